@@ -1,0 +1,52 @@
+/** Waiting with an end: deadlines, aborts and pauses that clean up after themselves. */
+
+/** Why a wait ended early; turned into the caller's own error there. */
+export type WaitEnd = 'timeout' | 'aborted'
+
+/**
+ * Waits for `promise` at most `ms`, then gives up on it (its later rejection is swallowed).
+ * @returns the value
+ * @throws what `onTimeout` returns when time is up
+ */
+export function within<T>(promise: Promise<T>, ms: number, onTimeout: () => Error): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const timer = setTimeout(() => reject(onTimeout()), ms)
+    promise.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}
+
+/** Resolves after `ms`, or as soon as the signal fires (never rejects). The timer alone does not keep a process alive when `background`. */
+export function pause(ms: number, signal?: AbortSignal, background = false): Promise<void> {
+  if (signal?.aborted) return Promise.resolve()
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, Math.min(ms, MAX_TIMER_MS))
+    if (background) timer.unref()
+    signal?.addEventListener('abort', done, { once: true })
+  })
+}
+
+/** The longest delay a Node timer takes: 2^31-1 ms, about 24.8 days. */
+export const MAX_TIMER_MS = 2_147_483_647
+
+/** A promise with its two ends outside. */
+export interface Deferred<T> {
+  readonly promise: Promise<T>
+  readonly resolve: (value: T) => void
+  readonly reject: (error: unknown) => void
+}
+
+export function deferred<T = void>(): Deferred<T> {
+  let resolve!: (value: T) => void
+  let reject!: (error: unknown) => void
+  const promise = new Promise<T>((res, rej) => {
+    resolve = res
+    reject = rej
+  })
+  promise.catch(() => {})
+  return { promise, resolve, reject }
+}

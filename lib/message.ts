@@ -1,0 +1,154 @@
+/**
+ * A message: its words, its ids, and every name that goes over the wire (this file is the only place for those).
+ */
+import { v5, v7 } from 'uuid'
+
+/** Headers on the wire. `transaction_id` is plain so that clients in any language set and read it. */
+export const HEADER = {
+  transactionId: 'transaction_id',
+  traceparent: 'traceparent',
+  tracestate: 'tracestate',
+  key: 'surehop-key',
+  attempt: 'surehop-attempt',
+  generation: 'surehop-generation',
+  exchange: 'surehop-exchange',
+  routingKey: 'surehop-routing-key',
+  firstFailedAt: 'surehop-first-failed-at',
+  lastFailedAt: 'surehop-last-failed-at',
+  reason: 'surehop-reason',
+  errorType: 'surehop-error-type',
+  errorMessage: 'surehop-error-message',
+  errorFingerprint: 'surehop-error-fingerprint',
+  errorStack: 'surehop-error-stack',
+  queue: 'surehop-queue',
+  service: 'surehop-service',
+  host: 'surehop-host',
+  deadAt: 'surehop-dead-at',
+  editedFrom: 'surehop-edited-from',
+  discardedAt: 'surehop-discarded-at',
+  deliverTo: 'surehop-deliver-to',
+  /** Prefix of the one-per-level headers that steer a delayed message; see topology/delay.ts. */
+  delayLevel: 'surehop-delay-',
+} as const
+
+/** All of our own headers share this prefix. */
+export const HEADER_PREFIX = 'surehop-'
+
+/**
+ * Headers of the broker's own bookkeeping: display only, never trusted, never sent on.
+ * (`x-death` and its kin can be forged by a publisher, and copied ones confuse dead-lettering.)
+ */
+export function isBrokerHeader(name: string): boolean {
+  return (
+    name === 'x-death' ||
+    name === 'x-delivery-count' ||
+    name === 'x-acquired-count' ||
+    name === 'x-delivery-time' ||
+    name.startsWith('x-first-death-') ||
+    name.startsWith('x-last-death-') ||
+    name === 'x-opt-delivery-count'
+  )
+}
+
+/** A value an AMQP header can carry. */
+export type HeaderValue =
+  | string
+  | number
+  | boolean
+  | bigint
+  | null
+  | Date
+  | Uint8Array
+  | HeaderValue[]
+  | { [name: string]: HeaderValue }
+
+/** Headers of a message. */
+export type Headers = { readonly [name: string]: HeaderValue | undefined }
+
+/** What a producer sends. Everything but `body` is optional. */
+export interface OutgoingMessage<Body = unknown> {
+  /** Anything `JSON.stringify` takes, or a `Buffer`/`Uint8Array` to be sent as it is. */
+  readonly body: Body
+  /** What happened or is asked, e.g. `order.placed`: the AMQP `type`, and the routing key unless `routingKey` is given. */
+  readonly type?: string
+  /** Default: `type`, else `''`. */
+  readonly routingKey?: string
+  /** Messages of one key are handled in order by consumers that ask for it (`orderBy`). At most 255 bytes. */
+  readonly key?: string
+  /** Identity of this logical message. Default: a new UUIDv7. Give it yourself to make a repeat safe across processes. At most 255 bytes. */
+  readonly messageId?: string
+  /** The business transaction this message belongs to. Default: its own message id (it starts a transaction). At most 255 bytes. */
+  readonly transactionId?: string
+  readonly correlationId?: string
+  readonly replyTo?: string
+  /** Default: `application/json`, or `application/octet-stream` for bytes. */
+  readonly contentType?: string
+  /** Your own headers. Names beginning with `surehop-` and the broker's `x-death` family are refused. */
+  readonly headers?: Headers
+  /** Deliver no earlier than this many ms from now; 0 to 30 days, steps of 100 ms, rounded up to four significant bits. Default 0. */
+  readonly delayMs?: number
+}
+
+/** What a handler is given. */
+export interface Message<Body = unknown> {
+  /** Identity of the logical message; the same over retries, redelivery and replay. */
+  readonly messageId: string
+  readonly transactionId: string
+  /** Parsed JSON (validated, where a schema is given), or a Buffer for other content types. */
+  readonly body: Body
+  /** The bytes as they came. */
+  readonly rawBody: Buffer
+  readonly type: string | undefined
+  readonly key: string | undefined
+  readonly correlationId: string | undefined
+  readonly replyTo: string | undefined
+  readonly contentType: string | undefined
+  /** The publisher's service (`app_id`), as it claims. */
+  readonly appId: string | undefined
+  /** When it was published (whole seconds on the wire). */
+  readonly publishedAt: Date | undefined
+  /** Headers without ours and without the broker's bookkeeping. */
+  readonly headers: Headers
+  /** Where it was first published, also after retries and replays. */
+  readonly exchange: string
+  readonly routingKey: string
+  /** The queue it was consumed from. */
+  readonly queue: string
+}
+
+/** AMQP properties and headers as they travel, before amqplib. */
+export interface WireMessage {
+  readonly exchange: string
+  readonly routingKey: string
+  readonly content: Buffer
+  readonly properties: WireProperties
+}
+
+/** The AMQP basic properties we set or pass on. */
+export interface WireProperties {
+  readonly messageId?: string
+  readonly type?: string
+  readonly timestamp?: number
+  readonly appId?: string
+  readonly contentType?: string
+  readonly contentEncoding?: string
+  readonly correlationId?: string
+  readonly replyTo?: string
+  readonly priority?: number
+  readonly headers: Record<string, unknown>
+}
+
+/** A new message id: UUIDv7 (RFC 9562), which sorts by time. */
+export function newMessageId(): string {
+  return v7()
+}
+
+const DERIVED_NAMESPACE = '6f4b7c1e-38a5-4d0e-9b7a-5a1f0c9d2e67'
+
+/**
+ * The id of a message that a handler publishes: UUIDv5 (RFC 9562) of the incoming id and the publish's name or position.
+ * A run repeated after a crash publishes the same ids, so the next consumer drops the copies.
+ */
+export function derivedMessageId(incomingId: string, queue: string, name: string): string {
+  return v5(`${incomingId}\n${queue}\n${name}`, DERIVED_NAMESPACE)
+}
