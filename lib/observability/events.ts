@@ -30,7 +30,7 @@ export interface EventTable {
     readonly to: string
     readonly error: Error | undefined
   }
-  'topology.declared': { readonly queues: number; readonly exchanges: number; readonly durationMs: number }
+  'topology.declared': { readonly steps: number; readonly durationMs: number }
   'publish.confirmed': Ids & {
     readonly exchange: string
     readonly routingKey: string

@@ -47,7 +47,9 @@ export function logEvents(instance: string, logger: Logger): () => void {
   const ends = eventNames
     .filter((name) => isOn(logger, LEVELS[name]))
     .map((name) => onEvent(name, (data) => data.instance === instance && write(logger, name, data)))
-  return () => ends.forEach((end) => end())
+  return () => {
+    for (const end of ends) end()
+  }
 }
 
 function write(logger: Logger, name: EventName, data: EventData<EventName>): void {

@@ -1,0 +1,139 @@
+/**
+ * Turns what amqplib, Node and the broker say into our errors: what is permanent, what is missing, who is refused.
+ * Pure: no I/O.
+ */
+import {
+  BrokerTimeout,
+  ConnectionRefused,
+  NotConnected,
+  PermissionRefused,
+  ResourceBusy,
+  ResourceMissing,
+  SurehopError,
+  TopologyMismatch,
+  textOf,
+} from '../errors.ts'
+
+interface CodedError {
+  readonly code?: string | number
+  readonly message: string
+}
+
+const TLS_CODES =
+  /^(ERR_TLS_|ERR_SSL_|ERR_OSSL|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_(GET|VERIFY)|HOSTNAME_MISMATCH|EPROTO$)/
+
+/**
+ * Is this failure to connect one that no repeat will cure? Wrong password, unknown vhost, TLS mistakes.
+ * @returns the error to tell the user at once, or undefined for a failure worth repeating
+ */
+export function permanentRefusal(error: unknown, url: string): ConnectionRefused | undefined {
+  const { code, message } = coded(error)
+  const where = redactUrl(url)
+  const refuse = (reason: ConnectionRefused['reason'], text: string) =>
+    new ConnectionRefused(reason, `${text} (${where}; the broker said: ${message})`, { cause: error })
+  if (/limit .*reached|is down/i.test(message)) return undefined
+  if (/ACCESS[_-]REFUSED|\b403\b/.test(message))
+    return refuse('credentials', 'the broker refused the user name or password: check them in the AMQP URL')
+  if (/NOT[_-]ALLOWED|\b530\b/.test(message))
+    return refuse(
+      'vhost',
+      `the virtual host does not exist or this user may not use it: check the path of the AMQP URL, and "rabbitmqctl list_permissions -p VHOST"`,
+    )
+  if (TLS_CODES.test(String(code ?? '')))
+    return refuse(
+      'tls',
+      'the TLS handshake failed: check ca, cert, key, the host name in the URL, and that the port speaks TLS',
+    )
+  if (code === 'ERR_INVALID_URL')
+    return refuse('address', 'the AMQP URL cannot be read: expected amqp://user:password@host:5672/vhost')
+  return undefined
+}
+
+/** Says why no connection could be made, for a person. */
+export function notConnected(last: Error | undefined, urls: readonly string[], waitedMs: number): NotConnected {
+  const where = urls.map(redactUrl).join(', ')
+  const why = last ? ` Last error: ${lastWords(last)}.` : ''
+  return new NotConnected(
+    `no connection to RabbitMQ at ${where} within ${waitedMs} ms.${why} Is the broker running, and the address right?`,
+    { cause: last },
+  )
+}
+
+function lastWords(error: Error): string {
+  const nested = (error as AggregateError).errors
+  return textOf(Array.isArray(nested) && nested.length > 0 ? nested[0] : error)
+}
+
+/**
+ * Explains the failure of a channel operation.
+ * @param doing what was tried, e.g. `declare queue "orders"`
+ */
+export function explain(error: unknown, doing: string): SurehopError {
+  if (error instanceof SurehopError) return error
+  const { code, message } = coded(error)
+  const said = serverText(message)
+  if (code === 404) return missing(said, doing, error)
+  if (code === 403)
+    return new PermissionRefused(
+      `cannot ${doing}: permission refused: ${said}. Grant it with "rabbitmqctl set_permissions"`,
+      { cause: error },
+    )
+  if (code === 405) return new ResourceBusy(`cannot ${doing}: ${said}`, { cause: error })
+  if (code === 406) return mismatch(said, error) ?? new BrokerRefused(`cannot ${doing}: ${said}`, { cause: error })
+  return new BrokerRefused(`cannot ${doing}: ${said}`, { cause: error })
+}
+
+/** The broker refused an operation or the channel ended under it; repeating may help. */
+export class BrokerRefused extends NotConnected {}
+
+function missing(said: string, doing: string, cause: unknown): ResourceMissing {
+  const name = /no (queue|exchange) '([^']*)'/.exec(said)
+  const resource = name ? `${name[1]} "${name[2]}"` : said
+  return new ResourceMissing(resource, `cannot ${doing}: ${resource} does not exist`, { cause })
+}
+
+const INEQUIVALENT =
+  /inequivalent arg '([^']+)' for (queue|exchange) '([^']*)' in vhost '[^']*': received (.+?) but current is (.+)$/
+
+function mismatch(said: string, cause: unknown): TopologyMismatch | undefined {
+  const found = INEQUIVALENT.exec(said)
+  if (!found) return undefined
+  const [, argument = '', kind = '', name = '', received = '', current = ''] = found
+  const resource = `${kind} "${name}"`
+  const [wanted, actual] = [plainValue(received), plainValue(current)]
+  return new TopologyMismatch(
+    { resource, argument, wanted, actual },
+    `${resource} exists with ${argument} = ${actual}, but ${wanted} is asked for. A queue's arguments cannot be changed: ` +
+      `either ask for ${actual}, use another name, or empty and delete it ("rabbitmqctl delete_queue ${name}") and start again`,
+    { cause },
+  )
+}
+
+function plainValue(text: string): string {
+  return /^(?:the value )?'([^']*)'/.exec(text.trim())?.[1] ?? text.trim()
+}
+
+/** `Operation failed: QueueDeclare; 404 (NOT-FOUND) with message "NOT_FOUND - no queue 'x'"` -> `NOT_FOUND - no queue 'x'` */
+function serverText(message: string): string {
+  return /with message "(.*)"/s.exec(message)?.[1] ?? message
+}
+
+function coded(error: unknown): CodedError {
+  const { code } = (error ?? {}) as { code?: string | number }
+  return code === undefined ? { message: textOf(error) } : { code, message: textOf(error) }
+}
+
+/** An AMQP URL without its password. */
+export function redactUrl(url: string): string {
+  return url.replace(
+    /^([a-z]+:\/\/)([^@/]*)@/i,
+    (_, scheme: string, user: string) => `${scheme}${user.split(':')[0]}:***@`,
+  )
+}
+
+/** A channel operation that the broker left unanswered. */
+export function brokerTimeout(doing: string, ms: number): BrokerTimeout {
+  return new BrokerTimeout(
+    `no answer from the broker within ${ms} ms to: ${doing}. The queue's home node may be down or have lost its majority`,
+  )
+}
