@@ -1,0 +1,54 @@
+// A private Redis: own port, own folder, append-only file, nothing evicted.
+//
+//   running -> stopped | killed -> running ...; running <-> frozen; any -> closed
+//
+// Promises: what was written survives `stop` and, up to the last second (`appendfsync everysec`), `kill9`; the port stays
+// the same over restarts; `close` leaves nothing behind.
+
+import { compose } from './compose.ts'
+import { dataFolder } from './data-folder.ts'
+import { converse, firstThatStarts, freePort } from './ports.ts'
+import { launch, type PrivateProcess } from './private-process.ts'
+import { provide, SEARCH_PATH } from './provision.ts'
+import { control, readyOrEnded, type Server } from './server.ts'
+
+/** Options of {@link startRedis}. */
+export interface RedisOptions {
+  /** More arguments of redis-server, such as `['--appendfsync', 'always']`. */
+  readonly args?: readonly string[]
+}
+
+const START_WITHIN_MS = 20_000
+
+/** Starts a private Redis beside all others. */
+export async function startRedis(options: RedisOptions = {}): Promise<Server> {
+  const { redis } = await provide('redis')
+  if (redis.kind === 'compose') return compose('redis')
+  return firstThatStarts(() => open(redis.path, options.args ?? []))
+}
+
+async function open(program: string, more: readonly string[]): Promise<Server> {
+  const port = await freePort()
+  const folder = await dataFolder('redis')
+  const begin = () => begun(program, port, folder.path, more)
+  const first = await begin().catch(async (error: unknown) => {
+    await folder.remove()
+    throw error
+  })
+  return control({ url: `redis://127.0.0.1:${port}`, port, first, begin, remove: () => folder.remove() })
+}
+
+async function begun(program: string, port: number, dir: string, more: readonly string[]): Promise<PrivateProcess> {
+  const where = ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--daemonize', 'no']
+  const keep = ['--appendonly', 'yes', '--save', '', '--maxmemory-policy', 'noeviction']
+  const env = { PATH: SEARCH_PATH }
+  const args = [...where, ...keep, ...more]
+  const redis = await launch({ command: program, args, cwd: dir, env, log: `${dir}/output.log` })
+  return readyOrEnded(redis, () => answersItself(port, redis.pid), START_WITHIN_MS)
+}
+
+// Not PING: on a lost race for the port, another Redis would answer that.
+async function answersItself(port: number, pid: number): Promise<void> {
+  const answer = (await converse(port, 'INFO server\r\n')).toString()
+  if (!answer.includes(`process_id:${pid}\r`)) throw new Error(`it answered ${answer.slice(0, 80).trim()}`)
+}
