@@ -53,8 +53,8 @@ export type ClaimResult =
   | { readonly status: 'superseded'; readonly generation: number }
   /** Same id, other body. */
   | { readonly status: 'conflict' }
-  /** Started `starts` times without an end: park it. */
-  | { readonly status: 'exhausted'; readonly starts: number; readonly attempt: number }
+  /** Started `starts` times without an end: do not run it, park it, then settle `dead` with this token. Holds the lease as `acquired` does. */
+  | { readonly status: 'exhausted'; readonly fencingToken: number; readonly starts: number; readonly attempt: number }
 
 /** How a run ended. */
 export type Ending =
@@ -83,7 +83,13 @@ export type SettleResult = 'settled' | 'already' | 'lost'
 /** What a reader sees of a record. Reading changes nothing. */
 export type RecordView =
   | { readonly state: 'absent' }
-  | { readonly state: 'leased'; readonly owner: string; readonly attempt: number; readonly generation: number; readonly live: boolean }
+  | {
+      readonly state: 'leased'
+      readonly owner: string
+      readonly attempt: number
+      readonly generation: number
+      readonly live: boolean
+    }
   | { readonly state: 'released'; readonly attempt: number; readonly generation: number }
   | { readonly state: 'completed'; readonly completedAt: number }
   | { readonly state: 'dead'; readonly generation: number }
