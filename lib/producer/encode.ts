@@ -1,0 +1,175 @@
+/**
+ * Turns what a user publishes into bytes and AMQP properties, and refuses on our side what the broker would refuse by
+ * closing the channel: too large bodies and headers, too long ids. Pure.
+ */
+import { MessageInvalid } from '../errors.ts'
+import {
+  HEADER,
+  HEADER_PREFIX,
+  isBrokerHeader,
+  newMessageId,
+  type OutgoingMessage,
+  type WireMessage,
+} from '../message.ts'
+import { show } from '../options.ts'
+
+/** Header tables beyond this many bytes are refused (amqplib gives up at 64 KiB, properties included). */
+export const MAX_HEADER_BYTES = 60 * 1024
+const MAX_SHORT_STRING = 255
+
+const KNOWN: ReadonlySet<string> = new Set([
+  'body',
+  'type',
+  'routingKey',
+  'key',
+  'messageId',
+  'transactionId',
+  'correlationId',
+  'replyTo',
+  'contentType',
+  'headers',
+  'delayMs',
+])
+
+export interface EncodeOptions {
+  readonly service: string
+  readonly maxBodyBytes: number
+}
+
+/** A message ready to go, with its identity at hand. */
+export interface Encoded extends WireMessage {
+  readonly messageId: string
+  readonly transactionId: string
+}
+
+/**
+ * Stamps ids and encodes.
+ * @throws MessageInvalid naming the field
+ */
+export function encode(exchange: string, message: OutgoingMessage, options: EncodeOptions): Encoded {
+  checkFields(message)
+  const messageId = message.messageId ?? newMessageId()
+  const transactionId = message.transactionId ?? messageId
+  const content = encodeBody(message.body)
+  if (content.length > options.maxBodyBytes) throw tooLarge(content.length, options.maxBodyBytes)
+  const headers: Record<string, unknown> = message.headers ? userHeaders(message.headers) : {}
+  headers[HEADER.transactionId] = transactionId
+  if (message.key !== undefined) headers[HEADER.key] = message.key
+  return {
+    messageId,
+    transactionId,
+    exchange,
+    routingKey: message.routingKey ?? message.type ?? '',
+    content,
+    properties: {
+      messageId,
+      timestamp: Math.floor(Date.now() / 1_000),
+      appId: options.service,
+      contentType:
+        message.contentType ?? (message.body instanceof Uint8Array ? 'application/octet-stream' : 'application/json'),
+      ...optional('type', message.type),
+      ...optional('correlationId', message.correlationId),
+      ...optional('replyTo', message.replyTo),
+      headers,
+    },
+  }
+}
+
+function optional<K extends string>(name: K, value: string | undefined): { [P in K]?: string } {
+  return value === undefined ? {} : ({ [name]: value } as { [P in K]: string })
+}
+
+function encodeBody(body: unknown): Buffer {
+  if (Buffer.isBuffer(body)) return body
+  if (body instanceof Uint8Array) return Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  let json: string | undefined
+  try {
+    json = JSON.stringify(body)
+  } catch (cause) {
+    throw new MessageInvalid('body', `expected body to be something JSON can carry: ${(cause as Error).message}`, {
+      cause,
+    })
+  }
+  if (json === undefined)
+    throw new MessageInvalid('body', `expected body to be something JSON can carry, or bytes, got ${show(body)}`)
+  return Buffer.from(json)
+}
+
+function checkFields(message: OutgoingMessage): void {
+  if (typeof message !== 'object' || message === null)
+    throw new MessageInvalid('message', `expected a message like {type, body}, got ${show(message)}`)
+  for (const name in message)
+    if (!KNOWN.has(name))
+      throw new MessageInvalid(name, `unknown message field "${name}", known: ${[...KNOWN].join(', ')}`)
+  shortString('type', message.type)
+  shortString('routingKey', message.routingKey)
+  shortString('key', message.key)
+  shortString('messageId', message.messageId, 1)
+  shortString('transactionId', message.transactionId, 1)
+  shortString('correlationId', message.correlationId)
+  shortString('replyTo', message.replyTo)
+  shortString('contentType', message.contentType)
+  const { delayMs } = message
+  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0))
+    throw new MessageInvalid('delayMs', `expected delayMs to be a number of ms >= 0, got ${show(delayMs)}`)
+}
+
+function shortString(field: string, value: string | undefined, min = 0): void {
+  if (value === undefined) return
+  const fits =
+    typeof value === 'string' &&
+    value.length >= min &&
+    (value.length <= 63 || Buffer.byteLength(value) <= MAX_SHORT_STRING)
+  if (!fits)
+    throw new MessageInvalid(
+      field,
+      `expected ${field} to be a string of ${min} to ${MAX_SHORT_STRING} bytes, got ${show(value)}`,
+    )
+}
+
+function userHeaders(headers: object): Record<string, unknown> {
+  const out: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(headers)) {
+    checkHeaderName(name)
+    if (value !== undefined)
+      out[name] = value instanceof Date ? { '!': 'timestamp', value: Math.floor(value.getTime() / 1_000) } : value
+  }
+  const bytes = headerBytes(out)
+  if (bytes > MAX_HEADER_BYTES)
+    throw new MessageInvalid(
+      'headers',
+      `expected headers of at most ${MAX_HEADER_BYTES} bytes, got about ${bytes}: put large data into the body`,
+    )
+  return out
+}
+
+function checkHeaderName(name: string): void {
+  if (name === HEADER.transactionId)
+    throw new MessageInvalid(`headers.${name}`, 'give the transaction id as transactionId, not as a header')
+  if (name.startsWith(HEADER_PREFIX) || isBrokerHeader(name))
+    throw new MessageInvalid(
+      `headers.${name}`,
+      `header "${name}" is reserved: names beginning with "${HEADER_PREFIX}" are ours, the x-death family is the broker's`,
+    )
+  if (Buffer.byteLength(name) > 128)
+    throw new MessageInvalid('headers', `expected header names of at most 128 bytes, got ${show(name)}`)
+}
+
+/** Roughly what a header value takes on the wire; exact for strings and buffers, generous for the rest. */
+export function headerBytes(value: unknown, depth = 0): number {
+  if (depth > 32) return MAX_HEADER_BYTES + 1
+  if (typeof value === 'string') return 5 + Buffer.byteLength(value)
+  if (value instanceof Uint8Array) return 5 + value.length
+  if (typeof value !== 'object' || value === null) return 9
+  const inner = Array.isArray(value)
+    ? value.map((item) => [item, 0] as const)
+    : Object.entries(value).map(([name, item]) => [item, 1 + Buffer.byteLength(name)] as const)
+  return inner.reduce((sum, [item, nameBytes]) => sum + nameBytes + headerBytes(item, depth + 1), 5)
+}
+
+function tooLarge(bytes: number, max: number): MessageInvalid {
+  return new MessageInvalid(
+    'body',
+    `body of ${bytes} bytes is larger than maxBodyBytes (${max}): RabbitMQ 4 refuses bodies over 16 MiB; store it elsewhere and send a reference`,
+  )
+}

@@ -1,0 +1,214 @@
+/**
+ * What a service publishes with. `publish()` resolves only when the broker has confirmed *and* routed the message; otherwise it
+ * rejects with one `PublishFailed` that says what is known: returned, nacked, unknown or not-sent.
+ */
+import { InvalidOption, MessageInvalid, PublishFailed, ResourceMissing } from '../errors.ts'
+import { HEADER, newMessageId, type OutgoingMessage } from '../message.ts'
+import { callable, checkOptions, flag, having, integer, needed, number, object, text } from '../options.ts'
+import { type Schema, validate } from '../schema.ts'
+import type { DelayRoute } from '../topology/delay.ts'
+import { type Encoded, encode } from './encode.ts'
+import type { Publisher, Receipt, SendOptions } from './publisher.ts'
+
+/** Options of a producer. All have defaults. */
+export interface ProducerOptions {
+  /** How long a publish may take in all, waiting and repeating included, ms. Default 30,000. */
+  readonly deadlineMs?: number
+  /** Fail when no queue takes the message. Default true. */
+  readonly mandatory?: boolean
+  /** Most messages sent and not yet answered. Default 1,000. Then `publish()` waits. */
+  readonly windowMessages?: number
+  /** Most bytes sent and not yet answered. Default 16 MiB. */
+  readonly windowBytes?: number
+  /** Most publishes that wait for the window or the broker; one more is refused at once (`not-sent`). Default 10,000. */
+  readonly maxWaiting?: number
+  /** Largest body, bytes. Default 16 MiB, the limit of RabbitMQ 4. */
+  readonly maxBodyBytes?: number
+  /** Standard Schemas by message type: a body that does not fit is refused before it is sent. */
+  readonly schemas?: Readonly<Record<string, Schema>>
+}
+
+/** Options of one publish. */
+export interface PublishOptions {
+  /** Default: the producer's. */
+  readonly deadlineMs?: number
+  /** Default: the producer's. */
+  readonly mandatory?: boolean
+  /** Gives up waiting; a message already sent ends as `unknown`. */
+  readonly signal?: AbortSignal
+}
+
+/** The end of one message of a batch. */
+export type PublishResult =
+  | Receipt
+  | {
+      readonly outcome: PublishFailed['outcome']
+      readonly messageId: string
+      readonly transactionId: string
+      readonly error: PublishFailed
+    }
+
+export const PRODUCER_DEFAULTS = {
+  deadlineMs: 30_000,
+  mandatory: true,
+  windowMessages: 1_000,
+  windowBytes: 16 * 1024 * 1024,
+  maxWaiting: 10_000,
+  maxBodyBytes: 16 * 1024 * 1024,
+} as const
+
+const PUBLISH_RULES = {
+  deadlineMs: number(0, 2_147_483_647),
+  mandatory: flag,
+  signal: having('an AbortSignal', 'addEventListener'),
+}
+
+const RULES = {
+  deadlineMs: number(1, 2_147_483_647),
+  mandatory: flag,
+  windowMessages: integer(1, 65_535),
+  windowBytes: integer(1),
+  maxWaiting: integer(1),
+  maxBodyBytes: integer(1, 134_217_728),
+  schemas: object,
+}
+
+/** @throws InvalidOption */
+export function checkProducerOptions(options: ProducerOptions): void {
+  checkOptions('producer()', options, RULES)
+  for (const [type, schema] of Object.entries(options.schemas ?? {})) {
+    const standard = (schema as Partial<Schema> | undefined)?.['~standard']
+    checkOptions(`producer({schemas: {"${type}"}})`, { validate: standard?.validate }, { validate: needed(callable) })
+  }
+}
+
+/** What a producer needs from its surroundings. */
+export interface ProducerParts {
+  readonly publisher: Publisher
+  readonly service: string
+  readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
+}
+
+export class Producer {
+  readonly #parts: ProducerParts
+  readonly #options: Required<Omit<ProducerOptions, 'schemas'>> & Pick<ProducerOptions, 'schemas'>
+
+  /** Use `surehop.producer()`. */
+  constructor(parts: ProducerParts, options: ProducerOptions) {
+    checkProducerOptions(options)
+    this.#parts = parts
+    this.#options = { ...PRODUCER_DEFAULTS, ...withoutUndefined(options) }
+  }
+
+  /**
+   * Publishes to an exchange and waits until the broker has confirmed and routed it.
+   * @param exchange name of the exchange; `''` means: to the queue that the routing key names
+   * @throws PublishFailed with its outcome; InvalidOption
+   */
+  async publish(exchange: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
+    checkTarget('exchange', exchange)
+    checkOptions('publish()', options, PUBLISH_RULES)
+    const encoded = await this.#prepare(exchange, message)
+    return this.#parts.publisher.publish(encoded, this.#sendOptions(options))
+  }
+
+  /**
+   * Publishes straight to a queue.
+   * @throws PublishFailed (`returned` when the queue does not exist); InvalidOption
+   */
+  send(queue: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
+    checkTarget('queue', queue, 1)
+    return this.publish('', { ...message, routingKey: queue }, options)
+  }
+
+  /**
+   * Publishes many messages, as fast as the window allows, and tells the outcome of each, in the order given.
+   * Never rejects for a message's failure. Takes any iterable, also an async one; no more than the window is held at a time.
+   * @throws InvalidOption
+   */
+  async publishMany(
+    exchange: string,
+    messages: Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage>,
+    options: PublishOptions = {},
+  ): Promise<PublishResult[]> {
+    checkTarget('exchange', exchange)
+    const results: Promise<PublishResult>[] = []
+    for await (const message of messages) {
+      results.push(this.publish(exchange, message, options).catch(asResult))
+      await this.#parts.publisher.room()
+    }
+    return Promise.all(results)
+  }
+
+  async #prepare(exchange: string, message: OutgoingMessage): Promise<Encoded> {
+    try {
+      const checked = await this.#validated(message)
+      const encoded = encode(exchange, checked, {
+        service: this.#parts.service,
+        maxBodyBytes: this.#options.maxBodyBytes,
+      })
+      return message.delayMs ? await this.#delayed(encoded, message.delayMs) : encoded
+    } catch (cause) {
+      throw notSent(exchange, message, cause)
+    }
+  }
+
+  async #validated(message: OutgoingMessage): Promise<OutgoingMessage> {
+    const schema = this.#options.schemas?.[message?.type ?? '']
+    return schema ? { ...message, body: await validate(schema, message.body) } : message
+  }
+
+  async #delayed(encoded: Encoded, delayMs: number): Promise<Encoded> {
+    const route = await this.#parts.delayRoute(delayMs, encoded.exchange, encoded.routingKey)
+    const from = { [HEADER.exchange]: encoded.exchange, [HEADER.routingKey]: encoded.routingKey }
+    const headers = { ...encoded.properties.headers, ...from, ...route.headers }
+    return {
+      ...encoded,
+      exchange: route.exchange,
+      routingKey: route.routingKey,
+      properties: { ...encoded.properties, headers },
+    }
+  }
+
+  #sendOptions(options: PublishOptions): SendOptions {
+    const { deadlineMs = this.#options.deadlineMs, mandatory = this.#options.mandatory, signal } = options
+    return { deadlineMs, mandatory, signal }
+  }
+}
+
+function checkTarget(what: string, name: string, min = 0): void {
+  checkOptions(
+    `publish to ${what}`,
+    { [what]: name },
+    {
+      [what]: needed(
+        min === 0
+          ? (v) => (typeof v === 'string' && Buffer.byteLength(v) <= 255 ? undefined : 'a name of at most 255 bytes')
+          : text(),
+      ),
+    },
+  )
+}
+
+function withoutUndefined<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T
+}
+
+function notSent(exchange: string, message: OutgoingMessage, cause: unknown): Error {
+  if (cause instanceof InvalidOption) return cause
+  const messageId = typeof message?.messageId === 'string' ? message.messageId.slice(0, 255) : newMessageId()
+  const transactionId = typeof message?.transactionId === 'string' ? message.transactionId.slice(0, 255) : messageId
+  const routingKey = String(message?.routingKey ?? message?.type ?? '').slice(0, 255)
+  const retryable = !(cause instanceof MessageInvalid || cause instanceof ResourceMissing)
+  return new PublishFailed(
+    { outcome: 'not-sent', messageId, transactionId, exchange, routingKey, sends: 0, retryable },
+    `message ${messageId} was not published (not-sent): ${(cause as Error)?.message ?? cause}`,
+    { cause },
+  )
+}
+
+function asResult(error: unknown): PublishResult {
+  if (!(error instanceof PublishFailed)) throw error
+  const { outcome, messageId, transactionId } = error
+  return { outcome, messageId, transactionId, error }
+}

@@ -1,0 +1,184 @@
+/**
+ * The front of the house: one `connect()` per process gives producers, consumers and dead letters on two connections,
+ * one for publishing and one for consuming (a memory alarm freezes every channel of a publishing connection, acks included).
+ */
+import { hostname } from 'node:os'
+import { Connection, type TlsOptions } from './connection/connection.ts'
+import { Closed } from './errors.ts'
+import { newMessageId } from './message.ts'
+import { Events } from './observability/events.ts'
+import { type Logger, logEvents } from './observability/log.ts'
+import { checkOptions, either, having, integer, listOf, needed, number, object, text } from './options.ts'
+import { checkProducerOptions, PRODUCER_DEFAULTS, Producer, type ProducerOptions } from './producer/producer.ts'
+import { Publisher } from './producer/publisher.ts'
+import { Declarer } from './topology/declarer.ts'
+
+/** Options of `connect()`. Durations in ms unless the name says otherwise. */
+export interface ConnectOptions {
+  /** One AMQP URL, or several nodes of one cluster: `amqp://user:password@host:5672/vhost`, or `amqps://...`. */
+  readonly amqp: string | readonly string[]
+  /** Name of this service: sent as `app_id`, shown in the broker and in dead letters. */
+  readonly service: string
+  /** A pino logger, or anything with debug/info/warn/error. Default: no logs. */
+  readonly logger?: Logger
+  /** TLS material for `amqps://`. */
+  readonly tls?: TlsOptions
+  /** How long `connect()` waits for the first connection. Default 30,000. */
+  readonly connectTimeoutMs?: number
+  /** AMQP heartbeat, seconds; a dead link is noticed within about three of them. Default 10. */
+  readonly heartbeatSeconds?: number
+  /** How long one attempt to connect may take. Default 10,000. */
+  readonly handshakeTimeoutMs?: number
+  /** How long one channel operation (declare, consume, close) may take. Default 10,000. */
+  readonly rpcTimeoutMs?: number
+  /** First pause before a reconnect; doubles, with jitter. Default 250. */
+  readonly reconnectBaseMs?: number
+  /** Longest pause before a reconnect. Default 15,000. */
+  readonly reconnectCapMs?: number
+  /** How long `close()` waits for open publishes and running handlers. Default 30,000. */
+  readonly drainMs?: number
+}
+
+const DEFAULTS = {
+  connectTimeoutMs: 30_000,
+  heartbeatSeconds: 10,
+  handshakeTimeoutMs: 10_000,
+  rpcTimeoutMs: 10_000,
+  reconnectBaseMs: 250,
+  reconnectCapMs: 15_000,
+  drainMs: 30_000,
+} as const
+
+const MAX_MS = 2_147_483_647
+
+const RULES = {
+  amqp: needed(either(text(2_000), listOf(text(2_000)))),
+  service: needed(text(128)),
+  logger: having('a logger with debug, info, warn and error', 'debug', 'info', 'warn', 'error'),
+  tls: object,
+  connectTimeoutMs: number(1, MAX_MS),
+  heartbeatSeconds: integer(1, 65_535),
+  handshakeTimeoutMs: number(1, MAX_MS),
+  rpcTimeoutMs: number(1, MAX_MS),
+  reconnectBaseMs: number(1, MAX_MS),
+  reconnectCapMs: number(1, MAX_MS),
+  drainMs: number(0, MAX_MS),
+}
+
+/** Is this instance fit to work, and if not, why. */
+export interface Health {
+  readonly healthy: boolean
+  /** Sentences for an operator; empty when healthy. */
+  readonly reasons: readonly string[]
+}
+
+/**
+ * Connects to RabbitMQ. Resolves when the broker has accepted us.
+ * @throws InvalidOption; ConnectionRefused at once for a wrong password, vhost or TLS set-up; NotConnected after `connectTimeoutMs`
+ */
+export async function connect(options: ConnectOptions): Promise<Surehop> {
+  checkOptions('connect()', options, RULES)
+  const surehop = new Surehop(options)
+  try {
+    await surehop.opened()
+  } catch (error) {
+    await surehop.close()
+    throw error
+  }
+  return surehop
+}
+
+export class Surehop {
+  readonly service: string
+  readonly #options: typeof DEFAULTS & ConnectOptions
+  readonly #events: Events
+  readonly #stopLogs: () => void
+  readonly #publish: Connection
+  #consume: Connection | undefined
+  #declarer: Declarer | undefined
+  readonly #publishers = new Set<Publisher>()
+  #closed: Promise<void> | undefined
+
+  /** Use `connect()`. */
+  constructor(options: ConnectOptions) {
+    this.#options = {
+      ...DEFAULTS,
+      ...Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)),
+    } as typeof DEFAULTS & ConnectOptions
+    this.service = options.service
+    this.#events = new Events(newMessageId())
+    this.#stopLogs = options.logger ? logEvents(this.#events.instance, options.logger) : () => {}
+    this.#publish = this.#connection('publish')
+  }
+
+  /** Waits for the first connection; `connect()` does. */
+  opened(): Promise<void> {
+    return this.#publish.ready(this.#options.connectTimeoutMs)
+  }
+
+  /**
+   * A producer with a confirm channel and window of its own.
+   * @throws InvalidOption
+   */
+  producer(options: ProducerOptions = {}): Producer {
+    checkProducerOptions(options)
+    const merged = { ...PRODUCER_DEFAULTS, ...options }
+    const publisher = new Publisher(this.#publish, merged)
+    this.#publishers.add(publisher)
+    publisher.start()
+    return new Producer(
+      {
+        publisher,
+        service: this.service,
+        delayRoute: (ms, exchange, key) => this.#topology().delayRoute(ms, exchange, key),
+      },
+      options,
+    )
+  }
+
+  /** Why this instance is not fit to work, if so. */
+  health(): Health {
+    const reasons = [
+      ...this.#publish.problems,
+      ...(this.#consume?.problems ?? []),
+      ...[...this.#publishers].flatMap((p) => p.problem ?? []),
+    ]
+    return { healthy: reasons.length === 0, reasons }
+  }
+
+  /** Stops consumers, finishes what runs within `drainMs`, closes both connections. Harmless when repeated. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    const { drainMs } = this.#options
+    await Promise.all([...this.#publishers].map((publisher) => publisher.close(drainMs)))
+    await Promise.all([this.#publish.close(), this.#consume?.close()])
+    this.#stopLogs()
+  }
+
+  #connection(role: string): Connection {
+    const { amqp, tls, service, heartbeatSeconds, handshakeTimeoutMs, rpcTimeoutMs, reconnectBaseMs, reconnectCapMs } =
+      this.#options
+    const urls = typeof amqp === 'string' ? [amqp] : amqp
+    const timing = { heartbeatSeconds, handshakeTimeoutMs, rpcTimeoutMs, reconnectBaseMs, reconnectCapMs }
+    return new Connection({ urls, role, service, tls, events: this.#events, ...timing })
+  }
+
+  /** Declarations go over the consuming connection: the broker may block the publishing one. */
+  #topology(): Declarer {
+    if (this.#closed) throw new Closed('this Surehop instance is closed')
+    this.#consume ??= this.#connection('consume')
+    this.#declarer ??= new Declarer(this.#consume)
+    return this.#declarer
+  }
+}
+
+/** This machine, for the story of a dead letter. */
+export const HOST = hostname()
