@@ -1,0 +1,203 @@
+/**
+ * The Redis store's own connection: it fails closed and quickly, and never hides what it does not know.
+ *
+ *     wait ──first use──▶ connecting ──▶ ready ⇄ reconnecting ──close──▶ closed
+ *
+ * Promises: every call ends within the command timeout (the first also waits for the connection, with a bound); whatever is
+ * not a certain answer is `StoreUnavailable`; nothing is queued while disconnected nor sent twice behind the caller's back; it
+ * reconnects by itself for ever. Passwords stand in no message.
+ * Does NOT promise: that a call which timed out was not executed.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Redis } from 'ioredis'
+import { Closed, type StoreUnavailable } from '../errors.ts'
+import type { Script } from './redis-scripts.ts'
+import { explain } from './redis-trouble.ts'
+
+/** A client of ioredis, `Redis` or `Cluster`, by shape. It is only asked for a duplicate; you close it yourself. */
+export interface RedisClient {
+  readonly status: string
+  duplicate(): unknown
+}
+
+/** The part of ioredis this module uses; the same for `Redis` and `Cluster`. */
+interface Connection {
+  readonly status: string
+  readonly isCluster?: boolean
+  readonly options: { readonly host?: string; readonly port?: number; readonly path?: string; readonly name?: string }
+  readonly startupNodes?: readonly unknown[]
+  on(event: string, listener: (error: Error) => void): void
+  off(event: string, listener: (error: Error) => void): void
+  connect(): Promise<void>
+  disconnect(): void
+  quit(): Promise<unknown>
+  nodes?(role: 'master'): Connection[]
+  call(command: string, ...args: string[]): Promise<unknown>
+  evalBuffer(lua: string, keys: number, ...args: readonly (string | Buffer)[]): Promise<unknown>
+  evalshaBuffer(sha: string, keys: number, ...args: readonly (string | Buffer)[]): Promise<unknown>
+}
+
+/** How long the link waits. */
+export interface LinkTimes {
+  readonly commandTimeoutMs: number
+  readonly connectTimeoutMs: number
+}
+
+/** How long `close()` waits for replies that are under way. */
+const QUIT_MS = 500
+
+export class RedisLink {
+  readonly isCluster: boolean
+  readonly #connection: Connection
+  readonly #times: LinkTimes
+  #trouble: Error | undefined
+  #wasReady = false
+  #opening: Promise<void> | undefined
+  #closed = false
+
+  constructor(redis: RedisClient | { readonly url: string }, times: LinkTimes) {
+    this.#times = times
+    this.#connection = open(redis, times)
+    this.isCluster = this.#connection.isCluster === true
+    this.#connection.on('error', (error) => {
+      this.#trouble = error
+    })
+    this.#connection.on('ready', () => {
+      this.#wasReady = true
+      this.#trouble = undefined
+    })
+  }
+
+  /** Runs a script. Rejects with `StoreUnavailable` (or `Closed`). */
+  async run(script: Script, keys: readonly string[], args: readonly (string | Buffer)[]): Promise<unknown> {
+    if (this.#connection.status !== 'ready' || this.#closed) await this.#ready()
+    try {
+      return await this.#bounded(this.#eval(script, keys, args))
+    } catch (error) {
+      throw this.#unavailable(error)
+    }
+  }
+
+  /** Sends one plain command to every master; a node that answers with an error answers `undefined`. */
+  async askMasters(command: string, ...args: string[]): Promise<unknown[]> {
+    await this.#ready()
+    const masters = this.#connection.nodes?.('master') ?? [this.#connection]
+    const ask = async (node: Connection) => this.#bounded(node.call(command, ...args)).catch(this.#onlyRefusals)
+    return Promise.all(masters.map(ask))
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#connection.status === 'ready') {
+      await Promise.race([this.#connection.quit().catch(() => {}), sleep(QUIT_MS, undefined, { ref: false })])
+    }
+    this.#connection.disconnect()
+  }
+
+  async #eval({ lua, sha }: Script, keys: readonly string[], args: readonly (string | Buffer)[]): Promise<unknown> {
+    try {
+      return await this.#connection.evalshaBuffer(sha, keys.length, ...keys, ...args)
+    } catch (error) {
+      if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
+      return this.#connection.evalBuffer(lua, keys.length, ...keys, ...args)
+    }
+  }
+
+  /** Returns at once if connected; waits, with a bound, only for the very first connection. */
+  async #ready(): Promise<void> {
+    if (this.#closed) throw new Closed('the idempotency store was closed; open a new one')
+    const { status } = this.#connection
+    if (status === 'ready') return
+    if (status === 'wait' || status === 'end') this.#connection.connect().catch(() => {})
+    if (this.#wasReady) throw this.#unavailable(this.#trouble ?? new Error('the connection is lost'))
+    this.#opening ??= this.#opened().finally(() => {
+      this.#opening = undefined
+    })
+    await this.#opening
+  }
+
+  #opened(): Promise<void> {
+    const connection = this.#connection
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => end(this.#trouble ?? new Error('connecting timed out')),
+        this.#times.connectTimeoutMs,
+      )
+      const onReady = () => end(undefined)
+      const onClose = () => end(this.#trouble ?? new Error('the connection was closed while it was being made'))
+      const end = (error: Error | undefined) => {
+        clearTimeout(timer)
+        connection.off('ready', onReady)
+        connection.off('close', onClose)
+        if (error) reject(this.#unavailable(error))
+        else resolve()
+      }
+      connection.on('ready', onReady)
+      connection.on('close', onClose)
+    })
+  }
+
+  /** The connection's own timeout does not cover a cluster that is looking for its nodes: this one covers all. */
+  #bounded<T>(reply: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const late = () => reject(new Error('Command timed out'))
+      const timer = setTimeout(late, this.#times.commandTimeoutMs)
+      reply.then(resolve, reject).finally(() => clearTimeout(timer))
+    })
+  }
+
+  readonly #onlyRefusals = (error: unknown): undefined => {
+    if (error instanceof Error && error.name === 'ReplyError') return undefined
+    throw this.#unavailable(error)
+  }
+
+  #unavailable(error: unknown): StoreUnavailable {
+    return explain(error, addressOf(this.#connection), this.#times.commandTimeoutMs)
+  }
+}
+
+function open(redis: RedisClient | { readonly url: string }, times: LinkTimes): Connection {
+  const options = failClosed(times)
+  if ('url' in redis) return new Redis(redis.url, options) as unknown as Connection
+  const client = redis as unknown as { isCluster?: boolean; duplicate(...args: unknown[]): Connection }
+  if (client.isCluster !== true) return client.duplicate(options)
+  const { retryStrategy, enableOfflineQueue, lazyConnect, enableAutoPipelining, ...redisOptions } = options
+  return client.duplicate([], {
+    enableOfflineQueue,
+    lazyConnect,
+    enableAutoPipelining,
+    scaleReads: 'master',
+    clusterRetryStrategy: retryStrategy,
+    slotsRefreshTimeout: times.commandTimeoutMs,
+    redisOptions,
+  })
+}
+
+/** See the table of what ioredis does while Redis is down: by default it queues, repeats, and runs late what nobody waits for. */
+function failClosed({ commandTimeoutMs, connectTimeoutMs }: LinkTimes) {
+  return {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    enableAutoPipelining: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: commandTimeoutMs,
+    connectTimeout: connectTimeoutMs,
+    // A peer that vanished without a word: drop the socket, else the kernel takes minutes to notice.
+    socketTimeout: 2 * commandTimeoutMs,
+    retryStrategy: (times: number) =>
+      Math.round(Math.min(50 * 2 ** Math.min(times, 6), 2_000) * (0.5 + Math.random() / 2)),
+    // The master we knew is a replica now: find the new one.
+    reconnectOnError: (error: Error): boolean => error.message.startsWith('READONLY'),
+    showFriendlyErrorStack: false,
+    connectionName: 'surehop-idempotency',
+  }
+}
+
+function addressOf({ options, isCluster, startupNodes }: Connection): string {
+  if (isCluster) return `the cluster of ${startupNodes?.length ?? 0} known node(s)`
+  if (options.name) return `the sentinel group "${options.name}"`
+  return options.path ?? `${options.host ?? 'localhost'}:${options.port ?? 6379}`
+}

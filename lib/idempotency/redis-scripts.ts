@@ -1,0 +1,310 @@
+/**
+ * The Lua of the Redis store: the decisions of `record.ts`, said once more where the data is, atomically.
+ *
+ * Every key a script touches stands in KEYS, and all keys of one shard share one hash tag. Nothing is written before the
+ * first write command: where Redis refuses it (OOM, READONLY, NOREPLICAS), nothing has changed. Time is Redis' own.
+ *
+ * What is stored (all numbers little-endian):
+ *
+ *     live key   state, fence, attempt, generation, starts, exhausted, digest[8]; a lease adds its sequence and owner.
+ *                States: L leased, F released by failure, R returned, D dead, C completed (fence is then epoch ms)
+ *     bucket     entries of 16 bytes: identity[11] digest[3] minutes[2], appended; see `redis-packing.ts`
+ *     owners     hash: owner -> alive until (epoch ms), since (microseconds, start of its unbroken presence)
+ *
+ * A digest of zeros is "not compared".
+ */
+
+import { createHash } from 'node:crypto'
+
+/** A script and the name by which Redis knows it once loaded. */
+export interface Script {
+  readonly lua: string
+  readonly sha: string
+}
+
+/** A bucket takes no more than this, so that looking into one stays cheap whatever ids a producer invents. */
+export const BUCKET_BYTES_MAX = 256 * 1024
+
+const COMMON = String.raw`
+local HEAD, NONE = '<c1dI4I4I4Bc8', string.rep('\0', 8)
+local time = redis.call('TIME')
+local us = time[1] * 1000000 + time[2]
+local ms = math.floor(us / 1000)
+
+local function differ(a, b)
+  local none = string.sub(NONE, 1, #a)
+  return a ~= b and a ~= none and b ~= none
+end
+
+-- The five bytes kept beside an identity, or nil.
+local function find(bucket, identity)
+  local from = 1
+  while true do
+    local i = string.find(bucket, identity, from, true)
+    if not i then return nil end
+    if (i - 1) % 16 == 0 then return string.sub(bucket, i + 11, i + 15) end
+    from = i + 1
+  end
+end
+
+local function aliveUntil(owners, who)
+  local entry = redis.call('HGET', owners, who)
+  if not entry then return 0, 0 end
+  return struct.unpack('<dd', entry)
+end
+
+-- Prolongs an owner, at the latest when a third of its lease is gone; returns since when it has been here without a gap.
+local function keepAlive(owners, owner, leaseMs, force)
+  local till, since = aliveUntil(owners, owner)
+  if till <= ms then since = us end
+  if force or till <= ms or till - ms < leaseMs * 2 / 3 then
+    redis.call('HSET', owners, owner, struct.pack('<dd', ms + leaseMs, since))
+    if redis.call('PTTL', owners) < leaseMs * 10 then redis.call('PEXPIRE', owners, leaseMs * 20) end
+  end
+  return since
+end
+`
+
+/**
+ * Claims.
+ * KEYS: s owner hashes, n live keys, the buckets. ARGV: owner, payload: a header `n s retentionMs leaseMs maxStarts`, then per
+ * claim `shard bucket attempt generation sequence digest identity` (bucket 0: the id is not packed).
+ * Returns 17 bytes per claim `status number attempt-or-generation starts`, then 8 bytes per owner hash: its `since`.
+ * Races: none; two owners' claims of one id come one after the other, and the liveness of the holder is read right here.
+ */
+const CLAIM = `
+local owner, payload = ARGV[1], ARGV[2]
+local n, s, retention, leaseMs, maxStarts, at = struct.unpack('<I2I2ddd', payload)
+local buckets, replies, sinces = {}, {}, {}
+
+for i = 1, s do sinces[i] = struct.pack('<d', keepAlive(KEYS[i], owner, leaseMs, false)) end
+
+local function reply(status, number, attempt, starts)
+  return struct.pack('<BdI4I4', status, number, attempt, starts)
+end
+
+local function grant(exhausted, fence, attempt, starts)
+  return reply(exhausted == 1 and 7 or 1, fence, attempt, starts)
+end
+
+local function lease(key, fence, attempt, generation, starts, exhausted, digest, sequence)
+  fence = math.max(fence + 1, us)
+  local head = struct.pack(HEAD, 'L', fence, attempt, generation, starts, exhausted, digest)
+  redis.call('SET', key, head .. struct.pack('<d', sequence) .. owner, 'PX', retention)
+  return grant(exhausted, fence, attempt, starts)
+end
+
+local function packed(b, identity)
+  if not buckets[b] then buckets[b] = redis.call('GET', KEYS[s + n + b]) or '' end
+  return find(buckets[b], identity)
+end
+
+local function wait(till)
+  return reply(2, math.max(1, math.ceil(math.min(math.max((till - us / 1000) / 3, 250), leaseMs / 3))), 0, 0)
+end
+
+for i = 1, n do
+  local shard, b, attempt, generation, sequence, digest, identity
+  shard, b, attempt, generation, sequence, digest, identity, at = struct.unpack('<BHI4I4dc8c11', payload, at)
+  local key = KEYS[s + i]
+  local value = redis.call('GET', key)
+
+  local function answer()
+    if not value then
+      local done = b > 0 and packed(b, identity)
+      if not done then return lease(key, 0, attempt, generation, 1, 0, digest, sequence) end
+      if differ(string.sub(done, 1, 3), string.sub(digest, 1, 3)) then return reply(6, 0, 0, 0) end
+      return reply(8, struct.unpack('<H', string.sub(done, 4, 5)), 0, 0)
+    end
+    local state, fence, hadAttempt, hadGeneration, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
+    local newer = state ~= 'C' and generation > hadGeneration
+    if not newer and differ(hadDigest, digest) then return reply(6, 0, 0, 0) end
+    if state == 'C' then return reply(4, fence, 0, 0) end
+    if generation < hadGeneration or (state == 'D' and not newer) then return reply(5, 0, hadGeneration, 0) end
+    if state == 'L' then
+      local holder = string.sub(value, after + 8)
+      if holder == owner then
+        if struct.unpack('<d', value, after) == sequence then return grant(exhausted, fence, hadAttempt, starts) end
+      else
+        local till = aliveUntil(KEYS[shard], holder)
+        if till * 1000 > us then return wait(till) end
+      end
+    end
+    if newer then return lease(key, fence, attempt, generation, 1, 0, digest, sequence) end
+    if state ~= 'L' and attempt < hadAttempt then return reply(3, 0, hadAttempt, 0) end
+    if hadDigest == NONE then hadDigest = digest end
+    attempt = math.max(attempt, hadAttempt)
+    if starts >= maxStarts then return lease(key, fence, attempt, generation, starts, 1, hadDigest, sequence) end
+    return lease(key, fence, attempt, generation, starts + 1, 0, hadDigest, sequence)
+  end
+
+  replies[i] = answer()
+end
+return table.concat(replies) .. table.concat(sinces)
+`
+
+/**
+ * Settles.
+ * KEYS: n live keys, the buckets. ARGV: owner, payload: a header `n retentionMs`, then per settlement
+ * `ending bucket number fence digest identity idMs` (ending: 1 completed, 2 failed, 3 returned, 4 dead).
+ * Returns one byte per settlement: 1 settled, 2 already, 3 lost.
+ * Decides all first, then writes: additions before removals, so that a refused write loses nothing.
+ */
+const SETTLE = `
+local owner, payload = ARGV[1], ARGV[2]
+local n, retention, at = struct.unpack('<I2d', payload)
+local values, touched, entries, lengths, replies = {}, {}, {}, {}, {}
+
+local function read(key)
+  if values[key] == nil then values[key] = redis.call('GET', key) end
+  return values[key]
+end
+
+local function write(key, value)
+  values[key] = value
+  touched[#touched + 1] = key
+end
+
+local function release(key, state, fence, attempt, generation, starts, digest)
+  write(key, struct.pack(HEAD, state, fence, attempt, generation, starts, 0, digest))
+end
+
+local function hasRoom(b)
+  if not lengths[b] then lengths[b] = redis.call('STRLEN', KEYS[n + b]) end
+  return lengths[b] + 16 <= ${BUCKET_BYTES_MAX}
+end
+
+local function complete(key, b, digest, identity, idMs)
+  if b == 0 or not hasRoom(b) then return write(key, struct.pack(HEAD, 'C', ms, 0, 0, 0, 0, digest)) end
+  local minutes = math.max(0, math.min(65535, math.floor((ms - idMs) / 60000)))
+  entries[b] = (entries[b] or '') .. identity .. string.sub(digest, 1, 3) .. struct.pack('<H', minutes)
+  lengths[b] = lengths[b] + 16
+  write(key, false)
+end
+
+local function isPacked(b, identity)
+  return b > 0 and find((redis.call('GET', KEYS[n + b]) or '') .. (entries[b] or ''), identity)
+end
+
+for i = 1, n do
+  local ending, b, number, token, digest, identity, idMs
+  ending, b, number, token, digest, identity, idMs, at = struct.unpack('<BHI4dc8c11d', payload, at)
+  local key = KEYS[i]
+  local value = read(key)
+
+  local function answer()
+    if not value then
+      if isPacked(b, identity) then return 2 end
+      if ending == 1 then complete(key, b, digest, identity, idMs)
+      elseif ending == 2 then release(key, 'F', token, number, 0, 0, digest)
+      elseif ending == 4 then release(key, 'D', token, 1, number, 0, digest) end
+      return 1
+    end
+    local state, fence, attempt, generation, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
+    if state == 'C' then return 2 end
+    if fence ~= token then return 3 end
+    if state == 'F' then return ending == 2 and attempt == number and 1 or 3 end
+    if state == 'R' then return ending == 3 and 1 or 3 end
+    if state == 'D' then return ending == 4 and generation == number and 1 or 3 end
+    if string.sub(value, after + 8) ~= owner then return 3 end
+    if hadDigest ~= NONE then digest = hadDigest end
+    if ending == 1 then complete(key, b, digest, identity, idMs)
+    elseif ending == 2 then release(key, 'F', fence, number, generation, 0, digest)
+    elseif ending == 3 then release(key, 'R', fence, attempt, generation, exhausted == 1 and starts or starts - 1, digest)
+    else release(key, 'D', fence, attempt, number, starts, digest) end
+    return 1
+  end
+
+  replies[i] = string.char(answer())
+end
+
+for b, more in pairs(entries) do
+  redis.call('APPEND', KEYS[n + b], more)
+  if redis.call('PTTL', KEYS[n + b]) < retention then
+    redis.call('PEXPIRE', KEYS[n + b], math.ceil(retention + retention / 64))
+  end
+end
+for _, key in ipairs(touched) do
+  if values[key] then redis.call('SET', key, values[key], 'PX', retention) end
+end
+for _, key in ipairs(touched) do
+  if not values[key] then redis.call('DEL', key) end
+end
+return table.concat(replies)
+`
+
+/**
+ * Renews one owner in each of its shards, or takes it out.
+ * KEYS: owner hashes. ARGV: owner, payload `leaseMs leave`. Returns 8 bytes per hash: `since` (0: it was not here, when leaving).
+ * Owners that fell silent are swept on the way; a claim would have taken over from them all the same.
+ */
+const RENEW = `
+local owner = ARGV[1]
+local leaseMs, leave = struct.unpack('<dB', ARGV[2])
+local sinces = {}
+for i, owners in ipairs(KEYS) do
+  local since
+  if leave == 1 then
+    local till, began = aliveUntil(owners, owner)
+    since = till > ms and began or 0
+    redis.call('HDEL', owners, owner)
+  else
+    since = keepAlive(owners, owner, leaseMs, true)
+  end
+  local all = redis.call('HGETALL', owners)
+  for j = 1, #all, 2 do
+    if struct.unpack('<d', all[j + 1]) <= ms then redis.call('HDEL', owners, all[j]) end
+  end
+  sinces[i] = struct.pack('<d', since)
+end
+return table.concat(sinces)
+`
+
+/**
+ * Reads and changes nothing.
+ * KEYS: s owner hashes, n live keys, the buckets. ARGV: payload: a header `n s`, then per id `shard bucket identity`.
+ * Returns one string per id: empty (absent), `P` and the entry's five bytes, or `0`/`1` (holder alive) and the live value.
+ */
+const LOOK = `
+local payload = ARGV[1]
+local n, s, at = struct.unpack('<I2I2', payload)
+local replies = {}
+for i = 1, n do
+  local shard, b, identity
+  shard, b, identity, at = struct.unpack('<BHc11', payload, at)
+  local value = redis.call('GET', KEYS[s + i])
+  if value then
+    local state, _, _, _, _, _, _, after = struct.unpack(HEAD, value)
+    local alive = state == 'L' and aliveUntil(KEYS[shard], string.sub(value, after + 8)) > ms
+    replies[i] = (alive and '1' or '0') .. value
+  else
+    local done = b > 0 and find(redis.call('GET', KEYS[s + n + b]) or '', identity)
+    replies[i] = done and 'P' .. done or ''
+  end
+end
+return replies
+`
+
+/**
+ * Gives back what Redis reserved beyond the length of buckets that have stopped growing (APPEND reserves twice the length).
+ * KEYS: buckets. No ARGV. Races: none; a bucket that grows again is only larger than it need be.
+ */
+const COMPACT = `
+for _, bucket in ipairs(KEYS) do
+  local length = redis.call('STRLEN', bucket)
+  if length > 0 and redis.call('MEMORY', 'USAGE', bucket) > length * 1.25 + 150 then
+    redis.call('SET', bucket, redis.call('GET', bucket), 'KEEPTTL')
+  end
+end
+return 0
+`
+
+export const claimScript = script(COMMON + CLAIM)
+export const settleScript = script(COMMON + SETTLE)
+export const renewScript = script(COMMON + RENEW)
+export const lookScript = script(COMMON + LOOK)
+export const compactScript = script(COMPACT)
+
+function script(lua: string): Script {
+  return { lua, sha: createHash('sha1').update(lua).digest('hex') }
+}

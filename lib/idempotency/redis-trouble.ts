@@ -1,0 +1,49 @@
+/** What went wrong with Redis, in words that a stranger can act on. No secret gets in: neither a password nor the command's arguments. */
+
+import { StoreUnavailable, textOf } from '../errors.ts'
+
+/** The first pattern that fits the error's text says what to do. */
+const advice: readonly (readonly [RegExp, string])[] = [
+  [/^Command timed out/, 'it did not answer in time; the command may still be executed'],
+  [/^(WRONGPASS|NOAUTH|ERR invalid password|ERR AUTH)/, 'it refuses the login: check user name and password'],
+  [/^NOPERM/, 'the user lacks a permission: it needs eval, evalsha and the commands of the store'],
+  [/^OOM/, 'it is full: raise maxmemory, or remember for a shorter time'],
+  [/^READONLY/, 'it is a replica: connect to the master, or by Sentinel'],
+  [/^(MISCONF|NOREPLICAS)/, 'it refuses writes until its persistence or its replicas work again'],
+  [/^(LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/, 'it is not ready to answer'],
+  [/^WRONGTYPE/, 'a key of the store holds something else: choose another prefix'],
+  [/ECONNREFUSED|ENOENT/, 'nothing listens there: start it, or correct the address'],
+  [/ENOTFOUND|EAI_AGAIN/, 'the host name is not known'],
+  [/ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|connecting timed out/, 'it cannot be reached'],
+  [/certificate|SSL|TLS/i, 'the encrypted connection could not be made'],
+]
+
+/** The error a caller gets; its cause keeps name, code and text of the original and nothing else. */
+export function explain(error: unknown, address: string, commandTimeoutMs: number): StoreUnavailable {
+  if (error instanceof StoreUnavailable) return error
+  const said = textOfRedis(error)
+  const known = advice.find(([pattern]) => pattern.test(said))?.[1] ?? 'it gave no certain answer'
+  const detail = said.startsWith('Command timed out') ? `waited ${commandTimeoutMs} ms` : said
+  const message = `Redis at ${address} cannot be used: ${known} (${detail}). No handler runs until it can.`
+  return new StoreUnavailable(message, { cause: stripped(error, said) })
+}
+
+/** ioredis hides the reason of a failed connection in an AggregateError without a text, or in `lastNodeError`. */
+function textOfRedis(error: unknown): string {
+  const { lastNodeError, errors, code } = (error ?? {}) as {
+    lastNodeError?: unknown
+    errors?: unknown[]
+    code?: unknown
+  }
+  if (lastNodeError) return `${textOf(error)} ${textOf(lastNodeError)}`
+  if (error instanceof Error && error.message === '' && typeof code === 'string') return code
+  if (error instanceof Error && error.message === '' && errors?.length) return textOf(errors[0])
+  return textOf(error)
+}
+
+/** ioredis puts the command with its arguments on the error, for AUTH the password. */
+function stripped(error: unknown, said: string): Error {
+  const plain = new Error(said)
+  if (error instanceof Error) plain.name = error.name
+  return plain
+}
