@@ -1,0 +1,511 @@
+/**
+ * What every `IdempotencyStore` must do, as named cases that any test framework can run.
+ *
+ *     for (const { name, run } of idempotencyStoreContract({ name: 'my store', open })) it(name, run)   // mocha, vitest
+ *     for (const { name, run } of idempotencyStoreContract({ name: 'my store', open })) test(name, run) // node:test
+ *
+ * Promises: cases are independent, use scopes of their own, close what they open, and end within about a second each.
+ * Does NOT cover: what happens while the backend is away; that is for the backend's own tests.
+ */
+
+import assert from 'node:assert/strict'
+import { createHash, randomUUID } from 'node:crypto'
+import { setTimeout as pause } from 'node:timers/promises'
+import { v7 } from 'uuid'
+import type { Claim, ClaimResult, Ending, IdempotencyStore, Scope, Settlement } from '../idempotency/idempotency.ts'
+
+/** One promise of the contract. */
+export interface ContractCase {
+  /** What is promised, with the name of the store in front. */
+  readonly name: string
+  /** Rejects with an `AssertionError` if the promise is not kept. */
+  readonly run: () => Promise<void>
+}
+
+/** What the suite needs. */
+export interface IdempotencyStoreContractOptions {
+  /** Name of the store, for the names of the cases. */
+  readonly name: string
+  /** Opens a store, called once per case. It may share its backend with others: scopes are unique. */
+  readonly open: () => IdempotencyStore | Promise<IdempotencyStore>
+}
+
+/** The cases for one store, to be handed to the test framework of your choice. */
+export function idempotencyStoreContract(options: IdempotencyStoreContractOptions): readonly ContractCase[] {
+  return Object.entries(promises).map(([promise, keep]) => ({
+    name: `${options.name} ${promise}`,
+    run: async () => {
+      const store = await options.open()
+      try {
+        await keep(new Bench(store))
+      } finally {
+        await store.close()
+      }
+    },
+  }))
+}
+
+/** A store under test with a scope of its own, and short words for what the cases do. */
+class Bench {
+  readonly store: IdempotencyStore
+  readonly scope: Scope
+  #sequence = 0
+
+  constructor(store: IdempotencyStore, scope: Partial<Scope> = {}) {
+    this.store = store
+    const name = `contract ${randomUUID()}`
+    this.scope = { name, retentionMs: 3_600_000, leaseMs: 60_000, maxStarts: 3, ...scope }
+  }
+
+  /** The same store with another scope. */
+  with(scope: Partial<Scope>): Bench {
+    return new Bench(this.store, scope)
+  }
+
+  claimOf(id: string, part: Partial<Claim> = {}): Claim {
+    return { id, digest: bodyA, generation: 0, attempt: 1, sequence: ++this.#sequence, ...part }
+  }
+
+  async claim(owner: string, id: string, part: Partial<Claim> = {}): Promise<ClaimResult> {
+    const [answer] = await this.store.claim(this.scope, owner, [this.claimOf(id, part)])
+    return answer!
+  }
+
+  async grant(owner: string, id: string, part: Partial<Claim> = {}): Promise<Grant> {
+    const answer = await this.claim(owner, id, part)
+    assert.equal(answer.status, 'acquired')
+    return answer as Grant
+  }
+
+  async settle(
+    owner: string,
+    id: string,
+    token: number,
+    ending: Ending,
+    part: Pick<Settlement, 'digest'> = { digest: bodyA },
+  ) {
+    const settlement: Settlement = { id, fencingToken: token, ending, ...part }
+    const [answer] = await this.store.settle(this.scope, owner, [settlement])
+    return answer!
+  }
+
+  /** Claims for a fresh owner and ends the lease so. */
+  async end(id: string, ending: Ending, part: Partial<Claim> = {}): Promise<Grant> {
+    const grant = await this.grant('first', id, part)
+    assert.equal(await this.settle('first', id, grant.fencingToken, ending), 'settled')
+    return grant
+  }
+
+  async leave(owner: string): Promise<void> {
+    await this.store.renew(this.scope, owner, { leave: true })
+  }
+
+  async look(id: string) {
+    const [view] = await this.store.look(this.scope, [id])
+    return view!
+  }
+}
+
+type Grant = Extract<ClaimResult, { status: 'acquired' }>
+
+const bodyA = createHash('sha256').update('a').digest()
+const bodyB = createHash('sha256').update('b').digest()
+const completed: Ending = { state: 'completed' }
+const returned: Ending = { state: 'returned' }
+const failed = (nextAttempt: number): Ending => ({ state: 'failed', nextAttempt })
+const dead = (generation: number): Ending => ({ state: 'dead', generation })
+const verdicts: readonly Ending[] = [completed, failed(2), returned, dead(0)]
+
+/** A packed id, and one that cannot be packed: stores may keep them in different ways. */
+const bothKinds = (): string[] => [v7(), `order ${randomUUID()}`]
+
+const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
+  async 'grants an unknown id'(t) {
+    for (const id of bothKinds()) {
+      const grant = await t.grant('a', id, { attempt: 4 })
+      assert.deepEqual([grant.attempt, grant.starts], [4, 1])
+      assert.ok(Number.isSafeInteger(grant.fencingToken) && grant.fencingToken > 0)
+    }
+  },
+
+  async 'answers each claim by itself, in the order asked'(t) {
+    const done = v7()
+    await t.end(done, completed)
+    const held = v7()
+    await t.grant('b', held)
+    const claims = [held, v7(), done, 'text', held].map((id) => t.claimOf(id))
+    const answers = await t.store.claim(t.scope, 'a', claims)
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      ['leased', 'acquired', 'completed', 'acquired', 'leased'],
+    )
+    assert.deepEqual(await t.store.claim(t.scope, 'a', []), [])
+    assert.deepEqual(await t.store.settle(t.scope, 'a', []), [])
+  },
+
+  async 'gives a claim repeated after a lost reply the same answer, and counts no start'(t) {
+    for (const id of bothKinds()) {
+      const claim = t.claimOf(id)
+      const [first] = await t.store.claim(t.scope, 'a', [claim])
+      const [again] = await t.store.claim(t.scope, 'a', [claim])
+      assert.deepEqual(again, first)
+    }
+  },
+
+  async 'lets one of many concurrent owners run'(t) {
+    for (const id of bothKinds()) {
+      const answers = await Promise.all(Array.from({ length: 8 }, (_, n) => t.claim(`owner ${n}`, id)))
+      assert.equal(answers.filter(({ status }) => status === 'acquired').length, 1)
+      assert.equal(answers.filter(({ status }) => status === 'leased').length, 7)
+    }
+  },
+
+  async 'tells the others when to ask again'(t) {
+    const id = v7()
+    await t.grant('a', id)
+    const answer = await t.claim('b', id)
+    assert.equal(answer.status, 'leased')
+    const wait = (answer as Extract<ClaimResult, { status: 'leased' }>).retryAfterMs
+    assert.ok(wait >= 250 && wait <= t.scope.leaseMs / 3, `retryAfterMs is ${wait}`)
+  },
+
+  async 'keeps completed final, for every generation'(t) {
+    for (const id of bothKinds()) {
+      const before = Date.now()
+      await t.end(id, completed)
+      for (const generation of [0, 1, 7]) {
+        const answer = await t.claim('b', id, { generation })
+        assert.equal(answer.status, 'completed')
+        const { completedAt } = answer as Extract<ClaimResult, { status: 'completed' }>
+        assert.ok(completedAt > before - 90_000 && completedAt < Date.now() + 30_000, `completedAt is ${completedAt}`)
+      }
+    }
+  },
+
+  async 'lets the next owner take over from one that left, with a greater token'(t) {
+    for (const id of bothKinds()) {
+      const first = await t.grant('a', id)
+      await t.leave('a')
+      const second = await t.grant('b', id)
+      assert.ok(second.fencingToken > first.fencingToken)
+      assert.equal(second.starts, 2)
+    }
+  },
+
+  async 'lets the next owner take over from one that fell silent'(t) {
+    const short = t.with({ leaseMs: 60 })
+    const id = v7()
+    await short.grant('a', id)
+    const answer = await until(
+      () => short.claim('b', id),
+      ({ status }) => status === 'acquired',
+    )
+    assert.equal((answer as Grant).starts, 2)
+  },
+
+  async 'keeps the leases of an owner that renews'(t) {
+    const short = t.with({ leaseMs: 300 })
+    const id = v7()
+    await short.grant('a', id)
+    for (const end = Date.now() + 700; Date.now() < end; await pause(60)) {
+      assert.equal(await short.store.renew(short.scope, 'a'), 'held')
+      assert.equal((await short.claim('b', id)).status, 'leased')
+    }
+  },
+
+  async 'tells an owner that it renewed too late, also when a claim has revived it meanwhile'(t) {
+    const short = t.with({ leaseMs: 40 })
+    const id = v7()
+    await short.grant('a', id)
+    assert.equal(await short.store.renew(short.scope, 'a'), 'held')
+    await until(
+      () => short.look(id),
+      (view) => view.state === 'leased' && !view.live,
+    )
+    await short.claim('a', id)
+    const patient = { ...short.scope, leaseMs: 60_000 }
+    assert.equal(await short.store.renew(patient, 'a'), 'lapsed')
+    assert.equal(await short.store.renew(patient, 'a'), 'held')
+  },
+
+  async 'changes nothing for an owner that was taken over'(t) {
+    for (const id of bothKinds()) {
+      const old = await t.grant('a', id)
+      await t.leave('a')
+      const current = await t.grant('b', id)
+      const before = await t.look(id)
+      for (const ending of verdicts) {
+        assert.equal(await t.settle('a', id, old.fencingToken, ending), 'lost')
+        assert.equal(await t.settle('a', id, current.fencingToken, ending), 'lost')
+      }
+      assert.deepEqual(await t.look(id), before)
+      assert.equal(await t.settle('b', id, current.fencingToken, completed), 'settled')
+      assert.equal(await t.settle('a', id, old.fencingToken, completed), 'already')
+    }
+  },
+
+  async 'grants the same owner anew for another delivery'(t) {
+    const id = v7()
+    const first = await t.grant('a', id)
+    const second = await t.grant('a', id)
+    assert.ok(second.fencingToken > first.fencingToken)
+    assert.equal(second.starts, 2)
+    assert.equal(await t.settle('a', id, first.fencingToken, completed), 'lost')
+  },
+
+  async 'releases a failed attempt: older copies are behind, the next attempt runs with a clean count of starts'(t) {
+    for (const id of bothKinds()) {
+      const first = await t.end(id, failed(2))
+      assert.deepEqual(await t.look(id), { state: 'released', attempt: 2, generation: 0 })
+      assert.deepEqual(await t.claim('b', id, { attempt: 1 }), { status: 'ahead', attempt: 2 })
+      const next = await t.grant('b', id, { attempt: 2 })
+      assert.deepEqual([next.attempt, next.starts], [2, 1])
+      assert.ok(next.fencingToken > first.fencingToken)
+    }
+  },
+
+  async 'does not count a start that was handed back'(t) {
+    const id = v7()
+    await t.end(id, returned, { attempt: 2 })
+    assert.deepEqual(await t.look(id), { state: 'released', attempt: 2, generation: 0 })
+    const next = await t.grant('b', id, { attempt: 2 })
+    assert.deepEqual([next.attempt, next.starts], [2, 1])
+  },
+
+  async 'parks what was started too often without an end, until it is settled dead'(t) {
+    for (const id of bothKinds()) {
+      for (let n = 1; n <= t.scope.maxStarts; n++) {
+        assert.equal((await t.grant(`dies ${n}`, id)).starts, n)
+        await t.leave(`dies ${n}`)
+      }
+      const parked = await exhaust(t, 'd', id)
+      await t.leave('d')
+      const again = await exhaust(t, 'e', id)
+      assert.ok(again.fencingToken > parked.fencingToken)
+      assert.deepEqual([again.starts, again.attempt], [t.scope.maxStarts, 1])
+      assert.equal((await t.claim('f', id)).status, 'leased')
+      assert.equal(await t.settle('d', id, parked.fencingToken, dead(0)), 'lost')
+      assert.equal(await t.settle('e', id, again.fencingToken, dead(0)), 'settled')
+      assert.deepEqual(await t.claim('f', id), { status: 'superseded', generation: 0 })
+    }
+  },
+
+  async 'gives a repeated claim of a parked message the same answer'(t) {
+    const id = v7()
+    const eager = t.with({ maxStarts: 1 })
+    await eager.grant('a', id)
+    await eager.leave('a')
+    const claim = eager.claimOf(id)
+    const [first] = await eager.store.claim(eager.scope, 'b', [claim])
+    assert.equal(first?.status, 'exhausted')
+    assert.deepEqual(await eager.store.claim(eager.scope, 'b', [claim]), [first])
+    assert.equal(await eager.settle('b', id, (first as Parked).fencingToken, returned), 'settled')
+    await exhaust(eager, 'c', id)
+  },
+
+  async 'drops copies of a dead generation, and runs the next one from its own attempt'(t) {
+    for (const id of bothKinds()) {
+      const first = await t.end(id, dead(0), { attempt: 8 })
+      assert.deepEqual(await t.claim('b', id), { status: 'superseded', generation: 0 })
+      assert.deepEqual(await t.look(id), { state: 'dead', generation: 0 })
+      const replayed = await t.grant('b', id, { generation: 1, attempt: 1 })
+      assert.deepEqual([replayed.attempt, replayed.starts], [1, 1])
+      assert.ok(replayed.fencingToken > first.fencingToken)
+      assert.deepEqual(await t.claim('c', id), { status: 'superseded', generation: 1 })
+    }
+  },
+
+  async 'prefers the newer generation, but not before the holder is done'(t) {
+    const id = v7()
+    await t.grant('a', id, { generation: 1, attempt: 5 })
+    assert.equal((await t.claim('b', id, { generation: 2 })).status, 'leased')
+    assert.deepEqual(await t.claim('b', id, { generation: 0 }), { status: 'superseded', generation: 1 })
+    await t.leave('a')
+    const next = await t.grant('b', id, { generation: 2, attempt: 1 })
+    assert.deepEqual([next.attempt, next.starts], [1, 1])
+    assert.equal(await t.settle('b', id, next.fencingToken, failed(2)), 'settled')
+    assert.equal((await t.claim('c', id, { generation: 1, attempt: 9 })).status, 'superseded')
+    assert.equal((await t.grant('c', id, { generation: 3, attempt: 1 })).attempt, 1)
+  },
+
+  async 'reports the same id with another body in every state'(t) {
+    for (const id of bothKinds()) {
+      const { fencingToken } = await t.grant('a', id)
+      assert.deepEqual(await t.claim('b', id, { digest: bodyB }), { status: 'conflict' })
+      assert.equal(await t.settle('a', id, fencingToken, completed), 'settled')
+      assert.deepEqual(await t.claim('b', id, { digest: bodyB }), { status: 'conflict' })
+    }
+    for (const ending of [failed(2), returned, dead(0)]) {
+      const id = v7()
+      await t.end(id, ending)
+      assert.deepEqual(await t.claim('b', id, { digest: bodyB, attempt: 2 }), { status: 'conflict' })
+    }
+  },
+
+  async 'does not compare bodies where one side gives no digest'(t) {
+    for (const id of bothKinds()) {
+      const { fencingToken } = await t.grant('a', id, { digest: undefined })
+      assert.equal((await t.claim('b', id, { digest: bodyB })).status, 'leased')
+      assert.equal(await t.settle('a', id, fencingToken, completed, { digest: undefined }), 'settled')
+      assert.equal((await t.claim('b', id, { digest: bodyB })).status, 'completed')
+    }
+    const id = v7()
+    await t.end(id, completed)
+    assert.equal((await t.claim('b', id, { digest: undefined })).status, 'completed')
+  },
+
+  async 'takes the edited body of a newer generation'(t) {
+    const id = v7()
+    await t.end(id, dead(0))
+    const { fencingToken } = await t.grant('a', id, { generation: 1, digest: bodyB })
+    assert.equal((await t.claim('b', id, { generation: 1, digest: bodyA })).status, 'conflict')
+    assert.equal(await t.settle('a', id, fencingToken, completed, { digest: bodyB }), 'settled')
+    assert.equal((await t.claim('b', id, { generation: 1, digest: bodyB })).status, 'completed')
+  },
+
+  async 'accepts a settlement repeated after a lost reply, and no other ending'(t) {
+    for (const ending of [failed(3), returned, dead(2)]) {
+      const id = v7()
+      const { fencingToken }: Grant = await t.end(id, ending)
+      assert.equal(await t.settle('first', id, fencingToken, ending), 'settled')
+      assert.equal(await t.settle('first', id, fencingToken, completed), 'lost')
+      assert.equal(await t.settle('first', id, fencingToken, failed(4)), 'lost')
+      assert.equal(await t.settle('first', id, fencingToken - 1, ending), 'lost')
+    }
+    for (const id of bothKinds()) {
+      const { fencingToken } = await t.end(id, completed)
+      assert.equal(await t.settle('first', id, fencingToken, completed), 'already')
+    }
+  },
+
+  async 'records what an owner reports after the store has forgotten its lease'(t) {
+    for (const [a, b, c] of [
+      [v7(), v7(), v7()],
+      ['a', 'b', 'c'],
+    ] as const) {
+      assert.equal(await t.settle('a', a, 5, completed), 'settled')
+      assert.equal((await t.claim('b', a)).status, 'completed')
+      assert.equal(await t.settle('a', b, 5, failed(4)), 'settled')
+      assert.deepEqual(await t.claim('b', b, { attempt: 3 }), { status: 'ahead', attempt: 4 })
+      assert.equal(await t.settle('a', c, 5, dead(1)), 'settled')
+      assert.deepEqual(await t.claim('b', c, { generation: 1 }), { status: 'superseded', generation: 1 })
+    }
+    const id = v7()
+    assert.equal(await t.settle('a', id, 5, returned), 'settled')
+    assert.equal((await t.grant('b', id)).starts, 1)
+  },
+
+  async 'settles each of many by itself, in the order asked'(t) {
+    const ids = [v7(), v7(), 'text']
+    const claims = ids.map((id) => t.claimOf(id))
+    const grants = (await t.store.claim(t.scope, 'a', claims)) as Grant[]
+    const ends = ids.map((id, i) => ({ id, fencingToken: grants[i]!.fencingToken, digest: bodyA, ending: completed }))
+    const forged = { ...ends[1]!, fencingToken: 1 }
+    const answers = await t.store.settle(t.scope, 'a', [forged, ...ends, ...ends])
+    assert.deepEqual(answers, ['lost', 'settled', 'settled', 'settled', 'already', 'already', 'already'])
+  },
+
+  async 'keeps thousands of ids apart in one call'(t) {
+    const ids = Array.from({ length: 3_000 }, (_, i) => (i % 3 === 0 ? `id ${i}` : v7()))
+    const claims = ids.map((id) => t.claimOf(id))
+    const grants = (await t.store.claim(t.scope, 'a', claims)) as Grant[]
+    assert.ok(grants.every(({ status }) => status === 'acquired'))
+    const half = ids.flatMap((id, i) =>
+      i % 2 === 0 ? [{ id, fencingToken: grants[i]!.fencingToken, digest: bodyA, ending: completed }] : [],
+    )
+    assert.ok((await t.store.settle(t.scope, 'a', half)).every((answer) => answer === 'settled'))
+    const views = await t.store.look(t.scope, ids)
+    assert.ok(views.every(({ state }, i) => state === (i % 2 === 0 ? 'completed' : 'leased')))
+  },
+
+  async 'never takes one id for another'(t) {
+    const id = '0192f3a4-b5c6-7d7e-8f90-a1b2c3d4e5f6'
+    const siblings = [...id].flatMap((c, at) =>
+      c === '-' ? [] : [`${id.slice(0, at)}${c === '0' ? '1' : '0'}${id.slice(at + 1)}`],
+    )
+    const long = 'x'.repeat(10_000)
+    const others = [
+      id.toUpperCase(),
+      ` ${id}`,
+      '',
+      ' ',
+      '\u0000',
+      'ä',
+      '\ud800',
+      '\ud801',
+      '{',
+      '}',
+      long,
+      `${long}x`,
+      ...siblings,
+    ]
+    await t.end(id, completed)
+    const views = await t.store.look(t.scope, others)
+    assert.ok(views.every(({ state }) => state === 'absent'))
+    const answers = await t.store.claim(
+      t.scope,
+      'a',
+      others.map((other) => t.claimOf(other)),
+    )
+    assert.ok(answers.every(({ status }) => status === 'acquired'))
+    for (const other of others) assert.equal((await t.claim('b', other)).status, 'leased')
+  },
+
+  async 'keeps scopes apart, whatever their names'(t) {
+    const id = v7()
+    await t.end(id, completed)
+    for (const name of [`${t.scope.name}:`, `{${t.scope.name}}`, `}${t.scope.name}`, `%7b${t.scope.name}%7d`]) {
+      await t.with({ name }).grant('a', id)
+    }
+  },
+
+  async 'changes nothing by looking'(t) {
+    const id = v7()
+    assert.deepEqual(await t.look(id), { state: 'absent' })
+    const { fencingToken } = await t.grant('a', id, { generation: 2, attempt: 3 })
+    const seen = { state: 'leased', owner: 'a', attempt: 3, generation: 2, live: true }
+    assert.deepEqual(await t.look(id), seen)
+    assert.deepEqual(await t.look(id), seen)
+    await t.leave('a')
+    assert.deepEqual(await t.look(id), { ...seen, live: false })
+    assert.equal(await t.settle('a', id, fencingToken, completed), 'settled')
+    assert.equal((await t.look(id)).state, 'completed')
+  },
+
+  async 'forgets an ended record after the retention, not before'(t) {
+    const forgetful = t.with({ retentionMs: 400 })
+    for (const id of bothKinds()) {
+      const first = await forgetful.end(id, completed)
+      assert.equal((await forgetful.look(id)).state, 'completed')
+      await until(
+        () => forgetful.look(id),
+        ({ state }) => state === 'absent',
+      )
+      assert.ok((await forgetful.grant('a', id)).fencingToken > first.fencingToken)
+    }
+  },
+
+  async 'may be closed twice'(t) {
+    await t.grant('a', v7())
+    await t.store.close()
+    await t.store.close()
+    await assert.rejects(t.claim('a', v7()))
+  },
+}
+
+type Parked = Extract<ClaimResult, { status: 'exhausted' }>
+
+async function exhaust(t: Bench, owner: string, id: string): Promise<Parked> {
+  const answer = await t.claim(owner, id)
+  assert.equal(answer.status, 'exhausted')
+  return answer as Parked
+}
+
+/** Asks again until the answer fits; the time that must pass is a lease of some ten milliseconds. */
+async function until<T>(ask: () => Promise<T>, fits: (answer: T) => boolean): Promise<T> {
+  for (const deadline = Date.now() + 5_000; ; await pause(10)) {
+    const answer = await ask()
+    if (fits(answer)) return answer
+    assert.ok(Date.now() < deadline, `still ${JSON.stringify(answer)} after 5 s`)
+  }
+}

@@ -1,0 +1,27 @@
+// The Redis that the tests of the idempotency store share: REDIS_URL, else a private one for the whole run.
+
+import { Redis } from 'ioredis'
+import { type Services, startServices } from '../support/services.ts'
+
+/** Starts it before the tests of the current suite, and stops it after. */
+export function sharedRedis(): { readonly url: string; readonly client: Redis } {
+  let services: Services | undefined
+  let client: Redis | undefined
+  before(async function () {
+    this.timeout(60_000)
+    services = await startServices({ redis: true })
+    client = new Redis(services.redisUrl)
+  })
+  after(async () => {
+    client?.disconnect()
+    await services?.stop()
+  })
+  return {
+    get url() {
+      return services!.redisUrl
+    },
+    get client() {
+      return client!
+    },
+  }
+}
