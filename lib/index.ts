@@ -1,2 +1,31 @@
 /** Every public name, room by room. */
-export { type ConnectOptions, connect, type Health, Surehop } from './surehop.ts'
+
+// retry
+export { type Backoff, type ExponentialOptions, exponential, fixed, steps } from './backoff.ts'
+export type { TlsOptions } from './connection/connection.ts'
+// consumer
+export type { Bind, ConsumeOptions } from './consume.ts'
+export type { Consumer } from './consumer/consumer.ts'
+export type { BodyFormat, IdentityPolicy } from './consumer/decode.ts'
+export type { Context, ContextPublishOptions, Handler, Middleware } from './consumer/handler.ts'
+export * from './errors.ts'
+// idempotency
+export type * from './idempotency/idempotency.ts'
+export { MemoryIdempotencyStore } from './idempotency/memory.ts'
+export { RedisIdempotencyStore } from './idempotency/redis.ts'
+// messages and errors
+export type { Headers, HeaderValue, Message, OutgoingMessage } from './message.ts'
+export { HEADER, newMessageId } from './message.ts'
+// observability
+export { type EventData, type EventName, type EventTable, eventNames, onEvent } from './observability/events.ts'
+export type { Logger } from './observability/log.ts'
+// producer
+export type { Producer, ProducerOptions, PublishOptions, PublishResult } from './producer/producer.ts'
+export type { Receipt } from './producer/publisher.ts'
+export type { RetryOptions } from './retry/policy.ts'
+export type { Schema } from './schema.ts'
+// the front door
+export { type ConnectOptions, connect, type Health, type Surehop } from './surehop.ts'
+export { archiveQueueOf, deadQueueOf } from './topology/queues.ts'
+// topology
+export type { Binding, Exchange, Queue, Topology } from './topology/topology.ts'

@@ -138,6 +138,31 @@ export interface WireProperties {
   readonly headers: Record<string, unknown>
 }
 
+/** What amqplib hands over, by shape. */
+export interface RawDelivery {
+  readonly content: Buffer
+  readonly fields: {
+    readonly deliveryTag: number
+    readonly redelivered: boolean
+    readonly exchange: string
+    readonly routingKey: string
+  }
+  readonly properties: RawProperties
+}
+
+export interface RawProperties {
+  readonly messageId?: unknown
+  readonly type?: unknown
+  readonly timestamp?: unknown
+  readonly appId?: unknown
+  readonly contentType?: unknown
+  readonly contentEncoding?: unknown
+  readonly correlationId?: unknown
+  readonly replyTo?: unknown
+  readonly priority?: unknown
+  readonly headers?: Readonly<Record<string, unknown>> | undefined
+}
+
 /** A new message id: UUIDv7 (RFC 9562), which sorts by time. */
 export function newMessageId(): string {
   return v7()

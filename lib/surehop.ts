@@ -4,6 +4,9 @@
  */
 import { hostname } from 'node:os'
 import { Connection, type TlsOptions } from './connection/connection.ts'
+import { type ConsumeOptions, createConsumer } from './consume.ts'
+import type { Consumer } from './consumer/consumer.ts'
+import type { Handler } from './consumer/handler.ts'
 import { Closed } from './errors.ts'
 import { newMessageId } from './message.ts'
 import { Events } from './observability/events.ts'
@@ -12,6 +15,7 @@ import { checkOptions, either, having, integer, listOf, needed, number, object, 
 import { checkProducerOptions, PRODUCER_DEFAULTS, Producer, type ProducerOptions } from './producer/producer.ts'
 import { Publisher } from './producer/publisher.ts'
 import { Declarer } from './topology/declarer.ts'
+import { EMPTY, type Topology } from './topology/topology.ts'
 
 /** Options of `connect()`. Durations in ms unless the name says otherwise. */
 export interface ConnectOptions {
@@ -97,6 +101,8 @@ export class Surehop {
   #consume: Connection | undefined
   #declarer: Declarer | undefined
   readonly #publishers = new Set<Publisher>()
+  readonly #consumers = new Set<Consumer>()
+  #inner: { readonly publisher: Publisher; readonly producer: Producer } | undefined
   #closed: Promise<void> | undefined
 
   /** Use `connect()`. */
@@ -121,19 +127,48 @@ export class Surehop {
    * @throws InvalidOption
    */
   producer(options: ProducerOptions = {}): Producer {
-    checkProducerOptions(options)
-    const merged = { ...PRODUCER_DEFAULTS, ...options }
-    const publisher = new Publisher(this.#publish, merged)
-    this.#publishers.add(publisher)
-    publisher.start()
-    return new Producer(
-      {
-        publisher,
-        service: this.service,
-        delayRoute: (ms, exchange, key) => this.#topology().delayRoute(ms, exchange, key),
-      },
-      options,
-    )
+    return this.#producer(options).producer
+  }
+
+  /**
+   * Consumes a queue: declares it with its dead letters, archive and delays, and runs `handler` for each message. Resolves when
+   * the broker has accepted the consumer.
+   * @throws InvalidOption, TopologyMismatch, PermissionRefused, StoreUnavailable, NotConnected; nothing is left open then
+   */
+  async consume<Body = unknown>(
+    queue: string,
+    options: ConsumeOptions<Body>,
+    handler: Handler<Body>,
+  ): Promise<Consumer> {
+    const declarer = this.#topology()
+    this.#inner ??= this.#producer({})
+    const { service } = this
+    const around = {
+      connection: this.#consume!,
+      declarer,
+      ...this.#inner,
+      service,
+      host: HOST,
+      drainMs: this.#options.drainMs,
+    }
+    const consumer = createConsumer(queue, options, handler, around)
+    await this.#consume!.ready(this.#options.connectTimeoutMs)
+    this.#consumers.add(consumer)
+    try {
+      await consumer.start()
+    } catch (error) {
+      this.#consumers.delete(consumer)
+      throw error
+    }
+    return consumer
+  }
+
+  /**
+   * Declares exchanges, queues and bindings of your own; again after a reconnect is up to the caller, since durable things stay.
+   * @throws TopologyInvalid, TopologyMismatch, PermissionRefused, NotConnected
+   */
+  async declare(topology: Partial<Topology>): Promise<void> {
+    await this.#topology().declare({ ...EMPTY, ...topology })
   }
 
   /** Why this instance is not fit to work, if so. */
@@ -142,6 +177,7 @@ export class Surehop {
       ...this.#publish.problems,
       ...(this.#consume?.problems ?? []),
       ...[...this.#publishers].flatMap((p) => p.problem ?? []),
+      ...[...this.#consumers].flatMap((c) => c.problems),
     ]
     return { healthy: reasons.length === 0, reasons }
   }
@@ -158,9 +194,20 @@ export class Surehop {
 
   async #close(): Promise<void> {
     const { drainMs } = this.#options
+    await Promise.all([...this.#consumers].map((consumer) => consumer.close()))
     await Promise.all([...this.#publishers].map((publisher) => publisher.close(drainMs)))
     await Promise.all([this.#publish.close(), this.#consume?.close()])
     this.#stopLogs()
+  }
+
+  #producer(options: ProducerOptions): { readonly publisher: Publisher; readonly producer: Producer } {
+    checkProducerOptions(options)
+    if (this.#closed) throw new Closed('this Surehop instance is closed')
+    const publisher = new Publisher(this.#publish, { ...PRODUCER_DEFAULTS, ...options })
+    this.#publishers.add(publisher)
+    publisher.start()
+    const delayRoute = (ms: number, exchange: string, key: string) => this.#topology().delayRoute(ms, exchange, key)
+    return { publisher, producer: new Producer({ publisher, service: this.service, delayRoute }, options) }
   }
 
   #connection(role: string): Connection {

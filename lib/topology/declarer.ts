@@ -31,6 +31,11 @@ export class Declarer {
     return turn
   }
 
+  /** Declares everything again when next asked for: something was deleted under us. */
+  forget(): void {
+    this.#done.clear()
+  }
+
   /** Declares what a delayed message needs and answers where to publish it. */
   async delayRoute(delayMs: number, exchange: string, routingKey: string): Promise<DelayRoute> {
     const arrival = exchange === '' ? arrivalAtQueue(routingKey) : arrivalAtExchange(exchange)

@@ -1,0 +1,207 @@
+/**
+ * Consumes one queue: keeps a channel with one consumer on it, reads deliveries, and runs at most `concurrency` handlers.
+ *
+ *     starting ──▶ consuming ──channel lost | cancelled──▶ recovering ──▶ consuming ... ──close──▶ draining ──▶ closed
+ *
+ * Promises: rebuilds a lost channel or a cancelled consumer by itself and never doubles it; settles each delivery once, on its own
+ * channel; close() stops taking, lets running handlers finish, hands the rest back. Emits consumer.state and the message.* events.
+ * Does NOT promise order, but per key with `orderBy`, and over several instances only with `singleActiveConsumer`.
+ */
+import type { Channel } from 'amqplib'
+import { ChannelKeeper } from '../connection/channel-keeper.ts'
+import type { Connection } from '../connection/connection.ts'
+import { within } from '../deadline.ts'
+import { ChannelLost, Closed, MessageInvalid } from '../errors.ts'
+import type { Message, RawDelivery } from '../message.ts'
+import type { Declarer } from '../topology/declarer.ts'
+import type { Topology } from '../topology/topology.ts'
+import { type DecodeOptions, decode } from './decode.ts'
+import { Delivery, Epoch } from './delivery.ts'
+import type { Guard, Run } from './handler.ts'
+import { InFlight } from './in-flight.ts'
+import { Processor, type ProcessorParts } from './processor.ts'
+
+export interface ConsumerParts {
+  readonly connection: Connection
+  readonly declarer: Declarer
+  readonly topology: Topology
+  readonly queue: string
+  readonly decode: DecodeOptions
+  readonly concurrency: number
+  readonly prefetch: number
+  readonly drainMs: number
+  /** A cancel would let the next consumer start while we still work: close the channel instead. */
+  readonly singleActive: boolean
+  readonly orderBy: ((message: Message) => string | undefined) | undefined
+  readonly guard: Guard | undefined
+  readonly processor: Omit<ProcessorParts, 'closing' | 'guard' | 'queue'>
+}
+
+type StateName = 'starting' | 'consuming' | 'recovering' | 'draining' | 'closed'
+
+/** After the drain deadline handlers are aborted; so long they may take to notice, ms. */
+const LAST_GRACE_MS = 2_000
+
+export class Consumer {
+  readonly queue: string
+  readonly #parts: ConsumerParts
+  readonly #keeper: ChannelKeeper<Channel>
+  readonly #inFlight: InFlight
+  readonly #processor: Processor
+  readonly #closing = new AbortController()
+  #state: StateName = 'starting'
+  #epoch: Epoch | undefined
+  #consumerTag: string | undefined
+  #sequence = 0
+  #closed: Promise<void> | undefined
+
+  /** Use `surehop.consume()`. */
+  constructor(parts: ConsumerParts) {
+    const { connection, queue, guard } = parts
+    this.#parts = parts
+    this.queue = queue
+    this.#inFlight = new InFlight(parts.concurrency)
+    this.#processor = new Processor({ ...parts.processor, guard, queue, closing: this.#closing.signal })
+    this.#keeper = new ChannelKeeper<Channel>({
+      connection,
+      role: `consume ${queue}`,
+      open: () => connection.openChannel(),
+      setup: (channel) => this.#setup(channel),
+      onLost: (_, reason) => this.#lost(reason),
+    })
+    guard?.onLeasesLost((reason) => this.#processor.abort(reason))
+  }
+
+  /** Sentences for an operator; empty when all is well. */
+  get problems(): readonly string[] {
+    if (this.#state === 'closed') return []
+    return [this.#keeper.problem, this.#parts.guard?.problem].flatMap((problem) =>
+      problem ? [`queue "${this.queue}": ${problem}`] : [],
+    )
+  }
+
+  /** Handlers that run now. */
+  get running(): number {
+    return this.#inFlight.running
+  }
+
+  /** @throws what declaring, the store's check or the first consume failed with; nothing is left open then */
+  async start(): Promise<void> {
+    try {
+      await this.#parts.declarer.declare(this.#parts.topology)
+      await this.#parts.guard?.start()
+      await this.#keeper.start()
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+  }
+
+  /** Stops taking, waits for running handlers at most `drainMs`, hands the rest back, closes. Harmless when repeated. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    this.#become('draining')
+    this.#closing.abort(new Closed(`the consumer of "${this.queue}" is closing`))
+    if (!this.#parts.singleActive) await this.#cancel()
+    this.#inFlight.halt()
+    await this.#drain()
+    this.#epoch?.end(new Closed(`the consumer of "${this.queue}" is closed`))
+    await this.#keeper.close()
+    await this.#parts.guard?.close()
+    this.#become('closed')
+  }
+
+  async #drain(): Promise<void> {
+    const late = () => new Closed(`the consumer of "${this.queue}" was closed before the handler ended`)
+    try {
+      await within(this.#inFlight.drained(), this.#parts.drainMs, late)
+    } catch (error) {
+      this.#processor.abort(error as Error)
+      await within(this.#inFlight.drained(), LAST_GRACE_MS, late).catch(() => {})
+    }
+  }
+
+  /** The broker sends no more; failing that, the channel's end says the same. */
+  async #cancel(): Promise<void> {
+    const channel = this.#keeper.channel
+    const tag = this.#consumerTag
+    if (!channel || tag === undefined) return
+    await this.#parts.connection.rpc('cancel the consumer', () => channel.cancel(tag)).catch(() => {})
+  }
+
+  async #setup(channel: Channel): Promise<void> {
+    const { connection, declarer, topology, prefetch } = this.#parts
+    const epoch = new Epoch(channel)
+    this.#epoch = epoch
+    await declarer.declare(topology)
+    await connection.rpc('set the prefetch', () => channel.prefetch(prefetch))
+    const { consumerTag } = await connection.rpc(`consume from queue "${this.queue}"`, () =>
+      channel.consume(this.queue, (raw) => this.#arrived(raw as RawDelivery | null, epoch), { noAck: false }),
+    )
+    this.#consumerTag = consumerTag
+    if (this.#state !== 'draining') this.#become('consuming')
+  }
+
+  #arrived(raw: RawDelivery | null, epoch: Epoch): void {
+    if (raw === null) {
+      this.#keeper.rebuild(
+        new ChannelLost(
+          'the broker cancelled the consumer: its queue was deleted, its node went down, or a delivery was not acked in time',
+        ),
+      )
+      return
+    }
+    if (this.#closing.signal.aborted) return
+    this.#take(new Delivery(raw, epoch))
+  }
+
+  #take(delivery: Delivery): void {
+    let run: Run
+    let key: string
+    try {
+      run = decode(delivery.raw, this.#parts.decode)
+      key = this.#keyOf(run)
+    } catch (error) {
+      const invalid =
+        error instanceof MessageInvalid
+          ? error
+          : new MessageInvalid('orderBy', `orderBy failed: ${(error as Error)?.message ?? error}`, { cause: error })
+      this.#add(`\n${this.#sequence++}`, delivery, () => this.#processor.refuse(delivery, invalid))
+      return
+    }
+    this.#add(key, delivery, () => this.#processor.process(delivery, run))
+  }
+
+  /** Copies of one message run one after another, so that the second is dropped without asking about a lease. */
+  #keyOf(run: Run): string {
+    const key = this.#parts.orderBy?.(run.message)
+    if (key !== undefined) return `k${key}`
+    return run.guarded ? `i${run.message.messageId}` : `\n${this.#sequence++}`
+  }
+
+  #add(key: string, delivery: Delivery, run: () => Promise<void>): void {
+    const drop = () => void (this.#parts.singleActive || delivery.handBack())
+    this.#inFlight.add({ key, run: () => (delivery.stale ? Promise.resolve() : run()), drop })
+  }
+
+  #lost(reason: Error): void {
+    this.#epoch?.end(reason)
+    this.#processor.abort(reason)
+    if (this.#state === 'consuming') this.#become('recovering', reason)
+  }
+
+  #become(to: StateName, error?: Error): void {
+    const from = this.#state
+    this.#state = to
+    if (from !== to)
+      this.#parts.connection.options.events.emit('consumer.state', { queue: this.queue, from, to, error })
+  }
+}

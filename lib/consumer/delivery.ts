@@ -1,0 +1,90 @@
+/**
+ * One hand-over by the broker, bound to the channel it came on.
+ *
+ *     open ──ack | hand back | reject──▶ settled
+ *       └──channel lost──▶ stale         every later settlement is a no-op: the broker delivers it again
+ *
+ * Promises: settled at most once, and only on its own channel while that is open. (A tag acked on another channel acks a
+ * different message there.)
+ */
+import type { Channel } from 'amqplib'
+import type { RawDelivery } from '../message.ts'
+
+/** A channel as deliveries see it: known to be gone the moment it is gone. */
+export class Epoch {
+  readonly #channel: Channel
+  readonly #lost = new AbortController()
+
+  constructor(channel: Channel) {
+    this.#channel = channel
+    channel.once('close', () => this.end(undefined))
+  }
+
+  get open(): boolean {
+    return !this.#lost.signal.aborted
+  }
+
+  /** Fires when the channel is lost. */
+  get signal(): AbortSignal {
+    return this.#lost.signal
+  }
+
+  /** No settlement goes out on this channel any more. */
+  end(reason: Error | undefined): void {
+    this.#lost.abort(reason)
+  }
+
+  settle(verb: 'ack' | 'hand-back' | 'reject', raw: RawDelivery): boolean {
+    if (!this.open) return false
+    try {
+      const message = raw as unknown as Parameters<Channel['ack']>[0]
+      if (verb === 'ack') this.#channel.ack(message)
+      else this.#channel.nack(message, false, verb === 'hand-back')
+      return true
+    } catch {
+      return false
+    }
+  }
+}
+
+export class Delivery {
+  readonly raw: RawDelivery
+  readonly #epoch: Epoch
+  #settled = false
+
+  constructor(raw: RawDelivery, epoch: Epoch) {
+    this.raw = raw
+    this.#epoch = epoch
+  }
+
+  /** Its channel is gone: whatever we do, the broker will deliver it again. */
+  get stale(): boolean {
+    return !this.#settled && !this.#epoch.open
+  }
+
+  /** Fires when its channel is lost. */
+  get lost(): AbortSignal {
+    return this.#epoch.signal
+  }
+
+  /** Done with. @returns false when stale or settled before */
+  ack(): boolean {
+    return this.#settle('ack')
+  }
+
+  /** Back to the queue. Counts against the broker's delivery limit on most versions: for shutdown only. */
+  handBack(): boolean {
+    return this.#settle('hand-back')
+  }
+
+  /** To the dead letters by the broker itself, as it is. */
+  reject(): boolean {
+    return this.#settle('reject')
+  }
+
+  #settle(verb: 'ack' | 'hand-back' | 'reject'): boolean {
+    if (this.#settled) return false
+    this.#settled = true
+    return this.#epoch.settle(verb, this.raw)
+  }
+}

@@ -1,0 +1,51 @@
+/** The story of a failure in a few bounded headers: what to show, group and filter by. Pure. */
+import { createHash } from 'node:crypto'
+import { textOf, typeOfThrown } from './errors.ts'
+import { HEADER } from './message.ts'
+
+/** Longest error text kept, characters. */
+const MAX_TEXT = 1_000
+/** Longest stack kept, characters. */
+const MAX_STACK = 3_000
+/** Stack frames that make two errors the same. */
+const FINGERPRINT_FRAMES = 5
+
+/** Headers that describe what was thrown. */
+export function errorHeaders(error: unknown): Record<string, string> {
+  return {
+    [HEADER.errorType]: typeOfThrown(error).slice(0, 200),
+    [HEADER.errorMessage]: textOf(error, MAX_TEXT),
+    [HEADER.errorFingerprint]: fingerprint(error),
+    ...(error instanceof Error && error.stack
+      ? { [HEADER.errorStack]: framesOf(error).join('\n').slice(0, MAX_STACK) }
+      : {}),
+  }
+}
+
+/**
+ * Equal for errors of one type thrown at one place: the type and the innermost frames by function and file, without line
+ * numbers, folders and the text (which often holds ids).
+ */
+export function fingerprint(error: unknown): string {
+  const place =
+    error instanceof Error
+      ? framesOf(error).slice(0, FINGERPRINT_FRAMES).map(frameName)
+      : [textOf(error).replace(/\d+/g, '0')]
+  return createHash('sha256')
+    .update([typeOfThrown(error), ...place].join('\n'))
+    .digest('hex')
+    .slice(0, 12)
+}
+
+function framesOf(error: Error): string[] {
+  return (error.stack ?? '')
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line))
+    .map((line) => line.trim())
+}
+
+/** `at reserve (file:///app/lib/stock.ts:10:5)` -> `reserve stock.ts` */
+function frameName(frame: string): string {
+  const [, name = '', file = ''] = /^at (?:(.*?) \()?([^()]*?)(?::\d+)*\)?$/.exec(frame) ?? []
+  return `${name} ${file.split(/[\\/]/).at(-1)}`
+}
