@@ -60,12 +60,15 @@ export class Active implements Context {
     return this.#run.message.queue
   }
 
-  publish(exchange: string, message: OutgoingMessage, options: ContextPublishOptions = {}): Promise<Receipt> {
-    return this.#track((derived) => this.#producer.publish(exchange, derived, optionsOf(options)), message, options)
+  /** Bound, since handlers take it out of the context: `async (message, { publish }) => ...`. */
+  get publish(): Context['publish'] {
+    return (exchange, message, options = {}) =>
+      this.#track((derived) => this.#producer.publish(exchange, derived, optionsOf(options)), message, options)
   }
 
-  send(queue: string, message: OutgoingMessage, options: ContextPublishOptions = {}): Promise<Receipt> {
-    return this.#track((derived) => this.#producer.send(queue, derived, optionsOf(options)), message, options)
+  get send(): Context['send'] {
+    return (queue, message, options = {}) =>
+      this.#track((derived) => this.#producer.send(queue, derived, optionsOf(options)), message, options)
   }
 
   /** Fires the signal; the attempt ends with the handler, or a second later without it. */
