@@ -99,7 +99,7 @@ export type RecordView =
  * a caller must treat that as "not acquired". Backends pass the contract suite of `surehop/testing`.
  */
 export interface IdempotencyStore {
-  /** Claims many ids for one owner, each by itself; answers in the order asked. Also keeps the owner alive. */
+  /** Claims many ids for one owner, each by itself; answers in the order asked. Also keeps the owner alive, at least where these ids are kept. */
   claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]>
   /** Ends leases of one owner, each by itself; answers in the order asked. */
   settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]>

@@ -55,6 +55,9 @@ class Gathered {
   readonly #ids: string[] = []
   readonly #buckets: string[] = []
   readonly #bucketAt = new Map<number, number>()
+  /** The window last asked for in each shard: mostly the one asked for next. */
+  readonly #lastWindow = new Float64Array(SHARDS).fill(-1)
+  readonly #lastAt = new Uint16Array(SHARDS)
 
   constructor(keys: ScopeKeys) {
     this.#keys = keys
@@ -73,13 +76,19 @@ class Gathered {
   /** From 1; 0 where the id is not packed. */
   bucket({ shard, window }: Place): number {
     if (window < 0) return 0
+    if (this.#lastWindow[shard] !== window) this.#find(shard, window)
+    return this.#lastAt[shard]!
+  }
+
+  #find(shard: number, window: number): void {
     const number = window * SHARDS + shard
     let at = this.#bucketAt.get(number)
     if (at === undefined) {
       at = this.#buckets.push(bucketKey(this.#keys, shard, window))
       this.#bucketAt.set(number, at)
     }
-    return at
+    this.#lastWindow[shard] = window
+    this.#lastAt[shard] = at
   }
 
   call(payload: Buffer): Call {
