@@ -35,7 +35,19 @@ function regardless(work) {
 /** @param {Guarded} what */
 function kill({ group, pid }) {
   if (group !== undefined) regardless(() => process.kill(-group, 'SIGKILL'))
-  if (pid !== undefined) regardless(() => process.kill(pid, 'SIGKILL'))
+  if (pid === undefined) return
+  for (const one of [pid, ...descendantsOf(pid)]) regardless(() => process.kill(one, 'SIGKILL'))
+}
+
+/** Commands such as mocha do their work in children of their own. @param {number} pid @returns {number[]} */
+function descendantsOf(pid) {
+  const table = spawnSync('ps', ['-eo', 'pid=,ppid='], { encoding: 'utf8' }).stdout ?? ''
+  const pairs = table
+    .trim()
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+  const below = (parent) => pairs.filter((pair) => pair[1] === parent).flatMap(([child]) => [child, ...below(child)])
+  return below(pid)
 }
 
 function reap() {
