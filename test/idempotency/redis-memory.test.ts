@@ -1,0 +1,99 @@
+import { randomUUID } from 'node:crypto'
+import { expect } from 'chai'
+import { v7 } from 'uuid'
+import type { Scope } from '../../lib/idempotency/idempotency.ts'
+import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
+import { placeOf } from '../../lib/idempotency/redis-packing.ts'
+import { BUCKET_BYTES_MAX } from '../../lib/idempotency/redis-scripts.ts'
+import { eventually } from '../support/eventually.ts'
+import { sharedRedis } from './redis-under-test.ts'
+
+describe('what the Redis store keeps', () => {
+  const redis = sharedRedis()
+  let store: RedisIdempotencyStore
+  let scope: Scope
+  beforeEach(() => {
+    store = new RedisIdempotencyStore(redis.client)
+    scope = { name: `kept ${randomUUID()}`, retentionMs: 3_600_000, leaseMs: 60_000, maxStarts: 3 }
+  })
+  afterEach(() => store.close())
+
+  const keys = (kind: string) => redis.client.keys(`surehop:{${scope.name}:?}:${kind}:*`)
+  const bucketOf = (id: string) => {
+    const { shard, window } = placeOf(id)
+    return `surehop:{${scope.name}:${shard.toString(16)}}:b:${window.toString(36)}`
+  }
+
+  async function complete(ids: readonly string[], by = store): Promise<void> {
+    const endings = ids.map((id) => ({
+      id,
+      fencingToken: 1,
+      digest: undefined,
+      ending: { state: 'completed' } as const,
+    }))
+    await by.settle(scope, 'a', endings)
+  }
+
+  async function states(ids: readonly string[]): Promise<string[]> {
+    return [...new Set((await store.look(scope, ids)).map(({ state }) => state))]
+  }
+
+  it('is 16 bytes for a completed UUIDv7, and no key of its own', async () => {
+    const ids = Array.from({ length: 500 }, () => v7())
+    await complete(ids)
+    expect(await keys('i')).to.deep.equal([])
+    const lengths = await Promise.all((await keys('b')).map((key) => redis.client.strlen(key)))
+    expect(lengths.reduce((a, b) => a + b)).to.equal(16 * ids.length)
+    expect(await states(ids)).to.deep.equal(['completed'])
+  })
+
+  it('lives at least the retention after the last change, and not for ever', async () => {
+    const claims = [v7(), 'text'].map((id) => ({ id, digest: undefined, generation: 0, attempt: 1, sequence: 1 }))
+    await store.claim(scope, 'a', claims)
+    await complete([v7(), 'other'])
+    const kept = [...(await keys('i')), ...(await keys('b'))]
+    expect(kept).to.have.length(4)
+    for (const key of kept)
+      expect(await redis.client.pttl(key)).to.be.within(scope.retentionMs - 5_000, scope.retentionMs * 1.05)
+  })
+
+  it('prolongs a bucket that is written to late', async () => {
+    const id = v7()
+    await complete([id])
+    await redis.client.pexpire(bucketOf(id), 1_000)
+    await complete([sibling(id)])
+    expect(await redis.client.pttl(bucketOf(id))).to.be.greaterThan(scope.retentionMs - 5_000)
+  })
+
+  it('is a key of its own where a bucket is full, so that no id makes others slow', async () => {
+    const id = v7()
+    await redis.client.set(bucketOf(id), Buffer.alloc(BUCKET_BYTES_MAX))
+    await complete([id])
+    expect(await keys('i')).to.have.length(1)
+    expect(await states([id])).to.deep.equal(['completed'])
+  })
+
+  it('gives back what Redis reserved for buckets that have stopped growing', async () => {
+    const old = Array.from({ length: 40 }, () => v7({ msecs: Date.now() - 64 * 2 ** 14 }))
+    const [first] = old
+    const siblings = [first!, ...Array.from({ length: 66 }, (_, n) => sibling(first!, n))]
+    for (const id of siblings) await complete([id])
+    const bucket = bucketOf(first!)
+    const [before, ttl] = [(await redis.client.memory('USAGE', bucket))!, await redis.client.pttl(bucket)]
+    await using other = new RedisIdempotencyStore(redis.client)
+    await eventually(async () => {
+      await complete([v7()], other)
+      expect(await redis.client.memory('USAGE', bucket)).to.be.lessThan(before - 500)
+    })
+    expect(await redis.client.pttl(bucket)).to.be.within(ttl - 15_000, ttl)
+    expect(await states(siblings)).to.deep.equal(['completed'])
+  })
+})
+
+/** Another id of the same bucket: the same change in two bytes leaves the shard alone. */
+function sibling(id: string, n = 0): string {
+  const bytes = Buffer.from(id.replaceAll('-', ''), 'hex')
+  bytes[15]! ^= n + 1
+  bytes[14]! ^= n + 1
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}
