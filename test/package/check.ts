@@ -3,7 +3,7 @@
  * required, run as a command, and type-checked strictly on TypeScript 7 and 5.9.
  */
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -65,7 +65,7 @@ const STRICT = {
     noEmit: true,
     types: ['node'],
   },
-  files: ['use.ts'],
+  include: ['*.ts'],
 }
 
 run('npm run build', ROOT, 'npm', 'run', '--silent', 'build')
@@ -77,6 +77,11 @@ run('attw (ESM only)', ROOT, bin('attw'), tarball, '--profile', 'esm-only')
 writeFileSync(join(folder, 'package.json'), '{"name":"stranger","private":true,"type":"module"}')
 writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(STRICT))
 writeFileSync(join(folder, 'use.ts'), USE)
+const examples = [...readFileSync(join(ROOT, 'README.md'), 'utf8').matchAll(/^```ts\n(.*?)^```/gms)]
+examples.forEach(([, code], i) => {
+  writeFileSync(join(folder, `readme-${i + 1}.ts`), `${code}\nexport {}\n`)
+})
+console.log(`      ${examples.length} examples of the README are type-checked with it`)
 run(
   'npm install in an empty folder',
   folder,
