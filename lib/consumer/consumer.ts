@@ -18,7 +18,7 @@ import type { Topology } from '../topology/topology.ts'
 import { type DecodeOptions, decode } from './decode.ts'
 import { Delivery, Epoch } from './delivery.ts'
 import type { Guard, Run } from './handler.ts'
-import { InFlight } from './in-flight.ts'
+import { InFlight, type Rest } from './in-flight.ts'
 import { Processor, type ProcessorParts } from './processor.ts'
 
 export interface ConsumerParts {
@@ -177,7 +177,7 @@ export class Consumer {
       this.#add(`\n${this.#sequence++}`, delivery, () => this.#processor.refuse(delivery, invalid))
       return
     }
-    this.#add(key, delivery, () => this.#processor.process(delivery, run))
+    this.#add(key, delivery, (rest) => this.#processor.process(delivery, run, rest))
   }
 
   /** Copies of one message run one after another, so that the second is dropped without asking about a lease. */
@@ -187,9 +187,9 @@ export class Consumer {
     return run.guarded ? `i${run.message.messageId}` : `\n${this.#sequence++}`
   }
 
-  #add(key: string, delivery: Delivery, run: () => Promise<void>): void {
+  #add(key: string, delivery: Delivery, run: (rest: Rest) => Promise<void>): void {
     const drop = () => void (this.#parts.singleActive || delivery.handBack())
-    this.#inFlight.add({ key, run: () => (delivery.stale ? Promise.resolve() : run()), drop })
+    this.#inFlight.add({ key, run: (rest) => (delivery.stale ? Promise.resolve() : run(rest)), drop })
   }
 
   #lost(reason: Error): void {

@@ -6,17 +6,24 @@
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string
-  /** Must not reject. */
-  readonly run: () => Promise<void>
+  /** Must not reject. Waits that need no slot go through `rest`. */
+  readonly run: (rest: Rest) => Promise<void>
   /** Called instead of `run` for a job that shall not start any more. */
   readonly drop?: () => void
 }
 
+/** Gives the job's slot to others while it waits, keeps its key, and takes a slot again afterwards. */
+export type Rest = (wait: () => Promise<void>) => Promise<void>
+
+/** The jobs of one consumer. */
 export class InFlight {
   readonly #concurrency: number
   readonly #queues = new Map<string, Job[]>()
   readonly #ready: Job[] = []
+  /** Jobs that have rested and want a slot again; before all that have not started. */
+  readonly #rested: (() => void)[] = []
   #running = 0
+  #resting = 0
   #halted = false
   #idle: (() => void)[] = []
 
@@ -33,7 +40,7 @@ export class InFlight {
   get size(): number {
     let waiting = 0
     for (const queue of this.#queues.values()) waiting += queue.length
-    return this.#running + this.#ready.length + waiting
+    return this.#running + this.#resting + this.#ready.length + waiting
   }
 
   add(job: Job): void {
@@ -54,9 +61,9 @@ export class InFlight {
     for (const job of waiting) job.drop?.()
   }
 
-  /** Resolves when nothing runs. */
+  /** Resolves when nothing runs and nothing rests. */
   async drained(): Promise<void> {
-    while (this.#running > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    while (this.#running + this.#resting > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
   #fill(): void {
@@ -66,7 +73,22 @@ export class InFlight {
 
   #start(job: Job): void {
     this.#running++
-    void job.run().then(() => this.#ended(job))
+    void job.run((wait) => this.#rest(wait)).then(() => this.#ended(job))
+  }
+
+  async #rest(wait: () => Promise<void>): Promise<void> {
+    this.#running--
+    this.#resting++
+    this.#fill()
+    await wait()
+    await new Promise<void>((resume) => {
+      this.#rested.push(() => {
+        this.#resting--
+        this.#running++
+        resume()
+      })
+      this.#fill()
+    })
   }
 
   #ended(job: Job): void {
@@ -76,7 +98,7 @@ export class InFlight {
     if (next) this.#ready.push(next)
     else this.#queues.delete(job.key)
     this.#fill()
-    if (this.#running > 0) return
+    if (this.#running + this.#resting > 0) return
     const idle = this.#idle
     this.#idle = []
     for (const resolve of idle) resolve()

@@ -16,6 +16,7 @@ import type { Producer } from '../producer/producer.ts'
 import { Active, type AttemptEnd } from './active.ts'
 import type { Delivery } from './delivery.ts'
 import type { Admission, FailurePolicy, Guard, Handler, Outlet, Run, RunEnding, Verdict } from './handler.ts'
+import type { Rest } from './in-flight.ts'
 
 export interface ProcessorParts {
   readonly queue: string
@@ -38,8 +39,8 @@ const MOVE_PAUSE_BASE_MS = 250
 const MOVE_PAUSE_CAP_MS = 15_000
 const ADMITTED: Admission = { admit: 'run' }
 
-/** What is to be done next with a delivery: `again` in place, or nothing more. */
-type Next = 'again' | 'ended'
+/** What is to be done next with a delivery: once more in place after so many ms, or nothing. */
+type Next = number | 'ended'
 
 export class Processor {
   readonly #parts: ProcessorParts
@@ -59,10 +60,13 @@ export class Processor {
   }
 
   /** A delivery that could be read. Never rejects. */
-  async process(delivery: Delivery, run: Run): Promise<void> {
+  async process(delivery: Delivery, run: Run, rest: Rest): Promise<void> {
     try {
-      let next: Next = 'again'
-      while (next === 'again' && !delivery.stale) next = await this.#once(delivery, run)
+      let next: Next = 0
+      while (next !== 'ended' && !delivery.stale) {
+        if (next > 0 && !(await this.#waited(delivery, next, rest))) return
+        next = await this.#once(delivery, run)
+      }
     } catch (error) {
       this.#stale(run, error as Error)
       delivery.handBack()
@@ -174,7 +178,7 @@ export class Processor {
     if (inPlace) {
       run.attempt++
       events.emit('message.retried', { ...facts, delayMs, error })
-      return this.#waitInPlace(delivery, delayMs)
+      return delayMs
     }
     const moved = await this.#move(delivery, () => outlet.retry(delivery.raw, run, run.attempt + 1, delayMs, error))
     if (!moved) return 'ended'
@@ -195,7 +199,7 @@ export class Processor {
   async #later(delivery: Delivery, run: Run, delayMs: number, why: string): Promise<Next> {
     const { inPlace, outlet, events } = this.#parts
     events.emit('message.put-off', { ...this.#facts(run), delayMs, why })
-    if (inPlace) return this.#waitInPlace(delivery, delayMs)
+    if (inPlace) return delayMs
     const moved = await this.#move(delivery, () => outlet.retry(delivery.raw, run, run.attempt, delayMs, undefined))
     if (moved) this.#ack(delivery, run)
     return 'ended'
@@ -208,12 +212,12 @@ export class Processor {
     return 'ended'
   }
 
-  async #waitInPlace(delivery: Delivery, delayMs: number): Promise<Next> {
+  /** Waits in place, without a slot; a consumer that closes meanwhile hands the delivery back. */
+  async #waited(delivery: Delivery, delayMs: number, rest: Rest): Promise<boolean> {
     const stop = AbortSignal.any([delivery.lost, this.#parts.closing])
-    await pause(delayMs, stop)
-    if (!stop.aborted) return 'again'
-    delivery.handBack()
-    return 'ended'
+    await rest(() => pause(delayMs, stop))
+    if (stop.aborted) delivery.handBack()
+    return !stop.aborted
   }
 
   #end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> {
