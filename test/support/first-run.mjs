@@ -20,17 +20,29 @@ function checkNode() {
 function checkPackages() {
   if (installed()) return
   console.error('Installing the packages of package-lock.json, once: npm ci')
-  const { status } = npm('ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error')
-  if (status !== 0) fail('npm ci failed; what it said stands above.')
+  const { status, stderr } = npm('pipe', 'ci', '--include=dev', '--loglevel=error')
+  if (status === 0) return
+  // A registry that lacks a package of another platform is enough for `npm ci` to refuse; `npm install` gets along.
+  console.error(`${firstWords(stderr)}\nOnce more, with: npm install --no-save`)
+  const { status: again } = npm('inherit', 'install', '--no-save', '--include=dev', '--loglevel=error')
+  if (again !== 0) fail('The packages could not be installed; what npm said stands above.')
 }
 
-/** @param {string[]} args */
-function npm(...args) {
-  const options = { cwd: ROOT, stdio: ['ignore', 2, 2] }
+/** @param {'pipe' | 'inherit'} stderr @param {string[]} args */
+function npm(stderr, ...args) {
+  const options = { cwd: ROOT, stdio: ['ignore', 'ignore', stderr] }
   const script = process.env.npm_execpath
   return script?.endsWith('npm-cli.js')
     ? spawnSync(process.execPath, [script, ...args], options)
     : spawnSync('npm', args, options)
+}
+
+/** @param {Buffer | null} said What npm said before it explains its options. */
+function firstWords(said) {
+  const lines = String(said ?? '')
+    .split('\n')
+    .filter((line) => /^npm error \S/.test(line) && !/usage|^npm error code/i.test(line))
+  return lines.slice(0, 3).join('\n')
 }
 
 /** By content, not by time: a checkout touches package-lock.json without changing it. */
