@@ -54,6 +54,7 @@ function leftBehind(name: string): boolean {
     name === 'CC' ||
     name === 'BCC' ||
     name === HEADER.deliverTo ||
+    name === HEADER.publishId ||
     name.startsWith(HEADER.delayLevel)
   )
 }

@@ -27,6 +27,8 @@ export const HEADER = {
   editedFrom: 'surehop-edited-from',
   discardedAt: 'surehop-discarded-at',
   deliverTo: 'surehop-deliver-to',
+  /** Names one publish of a message that has no message id, so that the broker's return can be told from others. */
+  publishId: 'surehop-publish-id',
   /** Prefix of the one-per-level headers that steer a delayed message; see topology/delay.ts. */
   delayLevel: 'surehop-delay-',
 } as const

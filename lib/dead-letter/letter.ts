@@ -1,7 +1,7 @@
 /** Writes dead letters: the message as it was, plus its story in headers. */
 import type { Run } from '../consumer/handler.ts'
 import { forwardedProperties } from '../forward.ts'
-import { HEADER, type RawDelivery } from '../message.ts'
+import { HEADER, newMessageId, type RawDelivery } from '../message.ts'
 import type { Encoded } from '../producer/encode.ts'
 import { errorHeaders } from '../reason.ts'
 import { deadQueueOf } from '../topology/queues.ts'
@@ -37,7 +37,7 @@ export function deadLetter(
     ...(error === undefined ? {} : { ...errorHeaders(error), [HEADER.lastFailedAt]: now }),
   }
   const properties = forwardedProperties(raw, story)
-  const messageId = run?.message.messageId ?? String(raw.properties.messageId ?? 'unknown')
+  const messageId = (run?.message.messageId || maybeText(raw.properties.messageId)) ?? newMessageId()
   const transactionId = run?.message.transactionId ?? messageId
   return {
     exchange: '',
@@ -47,4 +47,8 @@ export function deadLetter(
     messageId,
     transactionId,
   }
+}
+
+function maybeText(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined
 }

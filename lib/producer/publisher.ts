@@ -1,15 +1,17 @@
 /**
  * Publishes encoded messages on a confirm channel that is rebuilt when lost. Resolves only when confirmed and routed.
- * Promises: nacked and unknown sends are repeated with the same id until the deadline; nothing waits beyond its deadline;
- * while disconnected or blocked nothing is written; a missing exchange fails its own messages only.
+ * Promises: nacked and unknown sends are repeated with the same id until the deadline; nothing waits beyond its deadline, and
+ * no more than `maxWaiting` messages of `maxWaitingBytes` wait; while disconnected or blocked nothing is written; a message the
+ * broker refuses by closing the channel (missing exchange, no permission, too large) fails alone.
  * Does NOT promise that an `unknown` was not delivered. Emits publish.confirmed, publish.failed, publish.resent.
  */
 import type { ConfirmChannel, Options } from 'amqplib'
 import { ChannelKeeper } from '../connection/channel-keeper.ts'
 import type { Connection } from '../connection/connection.ts'
-import { deferred, MAX_TIMER_MS, within } from '../deadline.ts'
-import { Closed, PublishFailed, ResourceMissing } from '../errors.ts'
-import { Confirms, type Pending, type PublishEnd } from './confirms.ts'
+import { refusedExchange } from '../connection/refusal.ts'
+import { deferred, MAX_TIMER_MS, pause, within } from '../deadline.ts'
+import { Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
+import { Confirms, newPending, type Pending, type PublishEnd } from './confirms.ts'
 import type { Encoded } from './encode.ts'
 
 export interface PublisherOptions {
@@ -17,6 +19,8 @@ export interface PublisherOptions {
   readonly windowBytes: number
   /** Publishes that may wait for the window or the broker; the next is refused at once. */
   readonly maxWaiting: number
+  /** Bytes of bodies that may wait. Default no limit. */
+  readonly maxWaitingBytes?: number
 }
 
 /** How one publish goes. */
@@ -41,19 +45,26 @@ type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
 
 const NACK_PAUSE_BASE_MS = 25
 const NACK_PAUSE_CAP_MS = 2_000
+/** Between two questions for an exchange that had no answer. */
+const CHECK_PAUSE_MS = 250
+/** A refused exchange is not tried again for so long: each try costs the channel. */
+const REFUSED_MS = 5_000
+/** Class and method of basic.publish in AMQP 0-9-1. */
+const BASIC_PUBLISH = { classId: 60, methodId: 40 }
 
 export class Publisher {
   readonly #connection: Connection
   readonly #options: PublisherOptions
   readonly #keeper: ChannelKeeper<ConfirmChannel>
   readonly #confirms: Confirms
-  readonly #exchanges = new Set<string>([''])
-  readonly #sameId = new Map<string, Promise<unknown>>()
-  readonly #idle = new Set<() => void>()
+  readonly #checking = new Set<string>()
+  readonly #refused = new Map<string, { readonly until: number; readonly error: Error }>()
+  readonly #changes = new Set<() => void>()
+  #preparing = 0
   #closing = false
   #sweeper: NodeJS.Timeout | undefined
   #sweepAt = Number.POSITIVE_INFINITY
-  #started: Promise<void> | undefined
+  #started = false
 
   constructor(connection: Connection, options: PublisherOptions) {
     this.#connection = connection
@@ -63,8 +74,8 @@ export class Publisher {
       connection,
       role: 'publish',
       open: () => connection.openConfirmChannel(),
-      setup: (channel) => this.#setup(channel),
-      onLost: () => this.#exchanges.clear(),
+      setup: async (channel) => this.#listen(channel),
+      onLost: () => this.#confirms.forgetExchanges(),
     })
     connection.onChange(() => this.#pump())
     this.#keeper.onChange(() => this.#pump())
@@ -72,156 +83,141 @@ export class Publisher {
 
   /** Starts opening the channel, without waiting for it. */
   start(): void {
-    this.#started ??= this.#keeper.start().catch(() => {})
+    if (this.#started) return
+    this.#started = true
+    this.#keeper.keep()
   }
 
   get problem(): string | undefined {
     return this.#started ? this.#keeper.problem : undefined
   }
 
+  /** Publishes not ended yet. */
   get openCount(): number {
     return this.#confirms.openCount
   }
 
   /**
-   * Publishes one message.
-   * @throws PublishFailed
+   * Publishes one message. Time for its preparation counts; what was taken before `close()` is still sent.
+   * @throws PublishFailed, and what the preparation throws
    */
-  publish(message: Encoded, options: SendOptions): Promise<Receipt> {
+  async publish(message: Encoded | Promise<Encoded>, options: SendOptions): Promise<Receipt> {
     this.start()
-    if (this.#exchanges.has(message.exchange) && !this.#confirms.has(message.messageId))
-      return this.#enqueue(message, options)
-    return this.#enqueueLater(message, options)
+    const taken = { at: performance.now(), late: this.#closing }
+    if (!(message instanceof Promise)) return this.#enqueue(message, options, taken)
+    this.#preparing++
+    try {
+      return await this.#enqueue(await message.finally(() => this.#preparing--), options, taken)
+    } finally {
+      this.#tell()
+    }
   }
 
-  /** Waits until fewer than the window's messages wait; for callers who publish many. */
+  /** Waits until nothing waits for the window; for callers who publish many. */
   async room(): Promise<void> {
     while (this.#confirms.waitingCount > 0 && !this.#closing)
-      await new Promise<void>((resolve) => this.#idle.add(resolve))
+      await new Promise<void>((resolve) => this.#changes.add(resolve))
   }
 
   /** Stops taking, waits for answers at most `drainMs`, gives up on the rest, closes the channel. */
   async close(drainMs: number): Promise<void> {
     this.#closing = true
     const until = performance.now() + drainMs
-    while (this.#confirms.openCount > 0 && performance.now() < until) await this.#change(until)
-    for (const pending of [...this.#confirms.open]) this.#confirms.giveUp(pending, 'the producer was closed', true)
+    while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until) await this.#change(until)
+    this.#giveUpAll(() => true, 'the producer was closed', true)
     clearTimeout(this.#sweeper)
     await this.#keeper.close()
-    this.#signalIdle()
+    this.#tell()
   }
 
-  #enqueue(message: Encoded, options: SendOptions): Promise<Receipt> {
+  #enqueue(
+    message: Encoded,
+    { mandatory, deadlineMs, signal }: SendOptions,
+    taken: { at: number; late: boolean },
+  ): Promise<Receipt> {
     return new Promise((resolve, reject) => {
-      const startedAt = performance.now()
-      const pending: Pending = {
-        message,
-        mandatory: options.mandatory,
-        startedAt,
-        deadlineAt: startedAt + options.deadlineMs,
-        settle: (end) => this.#settled(pending, end, resolve, reject),
-        sends: 0,
-        phase: 'waiting',
-        inDoubt: false,
-        nacked: false,
-        returned: undefined,
-      }
-      const refusal = this.#refusal(options.signal)
-      if (refusal) return this.#settled(pending, refusal, resolve, reject)
+      const of = { message, mandatory, startedAt: taken.at, deadlineAt: taken.at + deadlineMs }
+      const pending = newPending(of, (end, own) => this.#settled(own, end, resolve, reject))
+      const refusal = this.#refusal(pending, taken.late, signal)
+      if (refusal) return pending.settle(refusal)
       this.#confirms.add(pending)
-      if (options.signal) this.#abortWith(pending, options.signal)
+      if (signal) this.#abortWith(pending, signal)
       if (pending.deadlineAt < this.#sweepAt) this.#sweepBy(pending.deadlineAt)
       this.#pump()
     })
   }
 
-  #refusal(signal: AbortSignal | undefined): Failure | undefined {
-    if (this.#closing) return { outcome: 'not-sent', why: 'the producer is closed', retryable: false }
+  #refusal({ message, deadlineAt }: Pending, late: boolean, signal: AbortSignal | undefined): Failure | undefined {
+    const { fatal } = this.#connection
+    if (late) return { outcome: 'not-sent', why: 'the producer is closed', retryable: false }
+    if (fatal) return { outcome: 'not-sent', why: fatal.message, retryable: false, cause: fatal }
     if (signal?.aborted)
       return { outcome: 'not-sent', why: 'its signal was aborted', retryable: true, cause: signal.reason }
-    if (this.#confirms.waitingCount < this.#options.maxWaiting) return undefined
-    return {
-      outcome: 'not-sent',
-      why: `${this.#options.maxWaiting} publishes wait already (maxWaiting): slow down, or use publishMany()`,
-      retryable: true,
-    }
+    if (performance.now() >= deadlineAt)
+      return { outcome: 'not-sent', why: 'the deadline passed before it could be sent', retryable: true }
+    const full = this.#full(message.content.length)
+    return full ? { outcome: 'not-sent', why: full, retryable: true } : undefined
   }
 
-  /** The slow path: the exchange is not known to exist yet, or the same id is under way. */
-  async #enqueueLater(message: Encoded, options: SendOptions): Promise<Receipt> {
-    const started = performance.now()
-    const left = () => ({ ...options, deadlineMs: Math.max(0, options.deadlineMs - (performance.now() - started)) })
-    const before = this.#sameId.get(message.messageId)
-    const turn = (before ?? Promise.resolve()).then(async () => {
-      const failure = await this.#checkExchange(message.exchange, left().deadlineMs, options.signal)
-      return failure ? this.#reject(message, failure) : this.#enqueueWhenFree(message, left())
-    })
-    const chained = turn.catch(() => {})
-    this.#sameId.set(message.messageId, chained)
-    void chained.then(() => this.#sameId.get(message.messageId) === chained && this.#sameId.delete(message.messageId))
-    return turn
-  }
-
-  async #enqueueWhenFree(message: Encoded, options: SendOptions): Promise<Receipt> {
-    const until = performance.now() + options.deadlineMs
-    while (this.#confirms.has(message.messageId)) {
-      if (performance.now() >= until)
-        return this.#reject(message, {
-          outcome: 'not-sent',
-          why: 'another publish of the same id had no answer until the deadline',
-          retryable: true,
-        })
-      await within(
-        new Promise<void>((resolve) => this.#idle.add(resolve)),
-        until - performance.now(),
-        () => new Closed(''),
-      ).catch(() => {})
-    }
-    return this.#enqueue(message, { ...options, deadlineMs: Math.max(0, until - performance.now()) })
+  #full(bytes: number): string | undefined {
+    const { maxWaiting, maxWaitingBytes = Number.POSITIVE_INFINITY } = this.#options
+    const { waitingCount, waitingBytes } = this.#confirms
+    if (waitingCount >= maxWaiting)
+      return `${maxWaiting} publishes wait already (maxWaiting): slow down, or use publishMany()`
+    if (waitingCount > 0 && waitingBytes + bytes > maxWaitingBytes)
+      return `publishes of ${waitingBytes} bytes wait already (maxWaitingBytes): slow down, or use publishMany()`
+    return undefined
   }
 
   /** Waits until something was sent or settled, at most until the given time. */
   async #change(until: number): Promise<void> {
     const change = deferred()
-    this.#idle.add(() => change.resolve())
+    this.#changes.add(() => change.resolve())
     await within(change.promise, until - performance.now(), () => new Closed('')).catch(() => {})
-  }
-
-  /** A publish to a missing exchange closes the channel and voids the confirms of its neighbours: ask first. */
-  async #checkExchange(exchange: string, deadlineMs: number, signal?: AbortSignal): Promise<Failure | undefined> {
-    if (this.#exchanges.has(exchange) || this.#closing) return undefined
-    try {
-      await this.#connection.ready(deadlineMs, signal)
-      await this.#connection.withChannel((channel) =>
-        this.#connection.rpc(`publish to exchange "${exchange}"`, () => channel.checkExchange(exchange)),
-      )
-      this.#exchanges.add(exchange)
-      return undefined
-    } catch (cause) {
-      const gone = cause instanceof ResourceMissing
-      return { outcome: 'not-sent', why: (cause as Error)?.message ?? String(cause), retryable: !gone, cause }
-    }
-  }
-
-  #reject(message: Encoded, end: Failure): Promise<Receipt> {
-    const pending = { message, sends: 0, startedAt: performance.now() } as Pending
-    return new Promise((resolve, reject) => this.#settled(pending, end, resolve, reject))
   }
 
   /** Writes whatever may be written now. */
   #pump(): void {
+    const { fatal, blockedReason } = this.#connection
+    if (fatal) return this.#giveUpAll((p) => p.phase !== 'sent', fatal.message, false, fatal)
     const channel = this.#keeper.channel
-    if (!channel || this.#connection.blockedReason !== undefined) return
+    if (!channel || blockedReason !== undefined) return
     for (let pending = this.#confirms.next(); pending; pending = this.#confirms.next()) {
       if (!this.#send(channel, pending)) return
     }
-    if (this.#idle.size > 0) this.#signalIdle()
+    for (const exchange of this.#confirms.heldExchanges) void this.#ask(exchange, channel)
+    if (this.#changes.size > 0) this.#tell()
   }
 
-  /** @returns false when the channel turned out to be closed: its loss is about to be told, and the pump runs again then */
+  /** A publish to a missing exchange closes the channel and voids the confirms of its neighbours: ask first. */
+  async #ask(exchange: string, channel: ConfirmChannel): Promise<void> {
+    if (this.#checking.has(exchange)) return
+    this.#checking.add(exchange)
+    try {
+      await this.#check(exchange)
+      if (channel === this.#keeper.channel) this.#confirms.exchangeKnown(exchange)
+    } catch (cause) {
+      const final = cause instanceof ResourceMissing || cause instanceof PermissionRefused
+      if (final) this.#confirms.exchangeRefused(exchange, cause.message, cause)
+      else await pause(CHECK_PAUSE_MS, undefined, true)
+    }
+    this.#checking.delete(exchange)
+    this.#pump()
+  }
+
+  async #check(exchange: string): Promise<void> {
+    const refused = this.#refused.get(exchange)
+    if (refused && performance.now() < refused.until) throw refused.error
+    this.#refused.delete(exchange)
+    const doing = `publish to exchange "${exchange}"`
+    await this.#connection.withChannel((channel) => this.#connection.rpc(doing, () => channel.checkExchange(exchange)))
+  }
+
+  /** @returns false when the channel turned out to be closed: a new one is built, and the pump runs again then */
   #send(channel: ConfirmChannel, pending: Pending): boolean {
     const { exchange, routingKey, content, properties } = pending.message
-    const options = { ...properties, persistent: true, mandatory: pending.mandatory } as Options.Publish
+    const headers = headersOf(pending.message)
+    const options = { ...properties, headers, persistent: true, mandatory: pending.mandatory } as Options.Publish
     try {
       channel.publish(exchange, routingKey, content, options, (error: unknown) =>
         this.#answered(pending, error as Error | null),
@@ -230,7 +226,8 @@ export class Publisher {
     } catch (error) {
       const closed = (error as Error).name === 'IllegalOperationError'
       this.#confirms.notSent(pending)
-      if (!closed) this.#confirms.giveUp(pending, `it cannot be encoded: ${(error as Error).message}`, false, error)
+      if (closed) this.#keeper.rebuild(error as Error)
+      else this.#confirms.giveUp(pending, `it cannot be encoded: ${(error as Error).message}`, false, error)
       return !closed
     }
   }
@@ -243,55 +240,49 @@ export class Publisher {
   }
 
   #resend(pending: Pending, answer: string): void {
-    const { messageId, transactionId, exchange, routingKey } = pending.message
     const outcome = answer === 'nack' ? 'nacked' : 'unknown'
-    this.#connection.options.events.emit('publish.resent', {
-      messageId,
-      transactionId,
-      exchange,
-      routingKey,
-      outcome,
-      sends: pending.sends,
-    })
+    this.#connection.options.events.emit('publish.resent', { ...named(pending), outcome })
     if (answer !== 'nack') return
     const ceiling = Math.min(NACK_PAUSE_CAP_MS, NACK_PAUSE_BASE_MS * 2 ** Math.min(pending.sends, 16))
-    setTimeout(
-      () => {
-        this.#confirms.wait(pending)
-        this.#pump()
-      },
-      ceiling * (0.5 + Math.random() / 2),
-    )
-  }
-
-  /** What waits from before may go to an exchange that has been deleted since: it must not take the new channel down again. */
-  async #setup(channel: ConfirmChannel): Promise<void> {
-    this.#listen(channel)
-    const waiting = [...this.#confirms.open].filter((p) => p.phase !== 'settled')
-    for (const exchange of new Set(waiting.map((p) => p.message.exchange))) {
-      const failure = await this.#checkExchange(exchange, this.#connection.options.rpcTimeoutMs)
-      if (failure?.retryable) throw failure.cause
-      if (failure)
-        for (const p of waiting)
-          if (p.message.exchange === exchange) this.#confirms.giveUp(p, failure.why, false, failure.cause)
-    }
+    void pause(ceiling * (0.5 + Math.random() / 2), undefined, true).then(() => {
+      this.#confirms.wait(pending)
+      this.#pump()
+    })
   }
 
   #listen(channel: ConfirmChannel): void {
+    channel.on('error', (error) => this.#blame(error))
     channel.on('return', ({ properties, fields }) => {
       const { replyCode, replyText } = fields as unknown as { replyCode: number; replyText: string }
-      this.#confirms.markReturned(String(properties.messageId), { code: replyCode, text: replyText })
+      const ours = this.#confirms.markReturned(String(properties.messageId), { code: replyCode, text: replyText })
+      if (!ours) this.#keeper.rebuild(new Error(`the broker returned a message that is not ours: ${replyText}`))
     })
   }
 
+  /** The broker closes the channel over one publish; find out which. */
+  #blame(error: Error & { readonly classId?: number; readonly methodId?: number }): void {
+    if (error.classId !== BASIC_PUBLISH.classId || error.methodId !== BASIC_PUBLISH.methodId) return
+    const { exchange, cause } = refusedExchange(error)
+    if (exchange !== undefined && cause instanceof PermissionRefused)
+      this.#refused.set(exchange, { until: performance.now() + REFUSED_MS, error: cause })
+    this.#confirms.blame(cause, exchange)
+  }
+
   #abortWith(pending: Pending, signal: AbortSignal): void {
-    const abort = () => this.#confirms.giveUp(pending, 'its signal was aborted', true, signal.reason)
+    const abort = () => {
+      this.#confirms.giveUp(pending, 'its signal was aborted', true, signal.reason)
+      this.#pump()
+    }
     signal.addEventListener('abort', abort, { once: true })
     const { settle } = pending
     pending.settle = (end) => {
       signal.removeEventListener('abort', abort)
       settle(end)
     }
+  }
+
+  #giveUpAll(which: (pending: Pending) => boolean, why: string, retryable: boolean, cause?: unknown): void {
+    for (const pending of [...this.#confirms.open].filter(which)) this.#confirms.giveUp(pending, why, retryable, cause)
   }
 
   /** One timer for all deadlines. */
@@ -306,12 +297,12 @@ export class Publisher {
     const now = performance.now()
     let next = Number.POSITIVE_INFINITY
     for (const pending of [...this.#confirms.open]) {
-      if (pending.phase === 'settled') continue
       if (pending.deadlineAt <= now) this.#confirms.giveUp(pending, this.#whyLate(pending), true)
       else next = Math.min(next, pending.deadlineAt)
     }
     this.#sweepAt = Number.POSITIVE_INFINITY
     if (Number.isFinite(next)) this.#sweepBy(next)
+    this.#pump()
   }
 
   #whyLate(pending: Pending): string {
@@ -319,9 +310,9 @@ export class Publisher {
     const problems = [...this.#connection.problems, ...(this.#keeper.problem ? [this.#keeper.problem] : [])]
     if (problems.length > 0) return `${waited}: ${problems[0]}`
     if (pending.nacked) return `${waited}: the broker refused it (nack) each time; the queue may be full`
-    return pending.sends > 0
+    return pending.phase === 'sent'
       ? `${waited} without an answer from the broker`
-      : `${waited} while it waited for room in the window of unanswered publishes`
+      : `${waited} ${WAITED_FOR[pending.phase]}`
   }
 
   #settled(
@@ -330,40 +321,43 @@ export class Publisher {
     resolve: (receipt: Receipt) => void,
     reject: (error: PublishFailed) => void,
   ): void {
-    const { messageId, transactionId, exchange, routingKey } = pending.message
     const { events } = this.#connection.options
+    const { messageId, transactionId, sends } = named(pending)
     if (end.outcome === 'confirmed') {
       if (events.wanted('publish.confirmed'))
-        events.emit('publish.confirmed', {
-          messageId,
-          transactionId,
-          exchange,
-          routingKey,
-          sends: pending.sends,
-          durationMs: performance.now() - pending.startedAt,
-        })
-      resolve({ outcome: 'confirmed', messageId, transactionId, sends: pending.sends })
+        events.emit('publish.confirmed', { ...named(pending), durationMs: performance.now() - pending.startedAt })
+      resolve({ outcome: 'confirmed', messageId, transactionId, sends })
     } else {
       const error = failure(pending, end)
-      events.emit('publish.failed', {
-        messageId,
-        transactionId,
-        exchange,
-        routingKey,
-        outcome: end.outcome,
-        sends: pending.sends,
-        error,
-      })
+      events.emit('publish.failed', { ...named(pending), outcome: end.outcome, error })
       reject(error)
     }
-    if (this.#idle.size > 0) this.#signalIdle()
+    if (this.#changes.size > 0) this.#tell()
   }
 
-  #signalIdle(): void {
-    const listeners = [...this.#idle]
-    this.#idle.clear()
+  #tell(): void {
+    const listeners = [...this.#changes]
+    this.#changes.clear()
     for (const listener of listeners) listener()
   }
+}
+
+const WAITED_FOR: Readonly<Record<string, string>> = {
+  behind: 'while another publish of the same id had no answer',
+  held: 'while the broker did not say whether the exchange exists',
+  waiting: 'while it waited for room in the window of unanswered publishes',
+}
+
+function named({ message, sends }: Pending) {
+  const { messageId, transactionId, exchange, routingKey } = message
+  return { messageId, transactionId, exchange, routingKey, sends }
+}
+
+/** A message of a foreign producer may have no message id of its own: without a name its return would pass for a confirm. */
+function headersOf({ messageId, properties }: Encoded): Record<string, unknown> {
+  return properties.messageId === messageId
+    ? properties.headers
+    : { ...properties.headers, [HEADER.publishId]: messageId }
 }
 
 const ADVICE = {
@@ -375,6 +369,7 @@ const ADVICE = {
 }
 
 function failure(pending: Pending, end: Failure): PublishFailed {
+  const advice = end.outcome === 'nacked' && !end.retryable ? 'No copy of this send was stored.' : ADVICE[end.outcome]
   const { messageId, transactionId, exchange, routingKey } = pending.message
   const target = exchange === '' ? `queue "${routingKey}"` : `exchange "${exchange}" with routing key "${routingKey}"`
   return new PublishFailed(
@@ -387,7 +382,7 @@ function failure(pending: Pending, end: Failure): PublishFailed {
       sends: pending.sends,
       retryable: end.retryable,
     },
-    `message ${messageId} to ${target} was not published (${end.outcome}): ${end.why}. ${ADVICE[end.outcome]}`,
+    `message ${messageId} to ${target} was not published (${end.outcome}): ${end.why}. ${advice}`,
     end.cause === undefined ? undefined : { cause: end.cause },
   )
 }
