@@ -10,7 +10,8 @@ export type WaitEnd = 'timeout' | 'aborted'
  */
 export function within<T>(promise: Promise<T>, ms: number, onTimeout: () => Error): Promise<T> {
   return new Promise<T>((resolve, reject) => {
-    const timer = setTimeout(() => reject(onTimeout()), ms)
+    const timer =
+      ms === Number.POSITIVE_INFINITY ? undefined : setTimeout(() => reject(onTimeout()), Math.min(ms, MAX_TIMER_MS))
     promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }

@@ -8,7 +8,7 @@
  */
 import { EventEmitter } from 'node:events'
 import type { Channel } from 'amqplib'
-import { deferred, pause, within } from '../deadline.ts'
+import { type Deferred, deferred, pause, within } from '../deadline.ts'
 import { ChannelLost, Closed } from '../errors.ts'
 import { type Connection, closeChannel } from './connection.ts'
 
@@ -67,13 +67,18 @@ export class ChannelKeeper<C extends Channel> {
    */
   async start(): Promise<void> {
     const first = deferred()
-    this.#running = this.#keep(first)
+    this.#running = this.#keep(first, false)
     try {
       await first.promise
     } catch (error) {
       await this.close()
       throw error
     }
+  }
+
+  /** Starts keeping without waiting: a first opening that fails is repeated like any other. */
+  keep(): void {
+    this.#running ??= this.#keep(deferred(), true)
   }
 
   /** Gives the present channel up; a new one is built. */
@@ -87,6 +92,7 @@ export class ChannelKeeper<C extends Channel> {
     const change = deferred()
     const end = this.onChange(() => (this.channel || this.#state.name === 'closed') && change.resolve())
     const abort = () => change.resolve()
+    if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort, { once: true })
     await within(change.promise, ms, () => new Closed('')).catch(() => {})
     signal?.removeEventListener('abort', abort)
@@ -104,14 +110,14 @@ export class ChannelKeeper<C extends Channel> {
     this.#become({ name: 'closed' })
   }
 
-  async #keep(first: { resolve: (v: undefined) => void; reject: (e: unknown) => void }): Promise<void> {
+  async #keep(first: Deferred<void>, patient: boolean): Promise<void> {
     const { signal } = this.#ending
-    let started = false
+    let started = patient
     while (!signal.aborted) {
       try {
         await this.#oneLife(() => {
           started = true
-          first.resolve(undefined)
+          first.resolve()
         })
       } catch (error) {
         if (!started) return first.reject(error)

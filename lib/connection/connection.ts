@@ -7,6 +7,7 @@
  * Promises: reconnects with jitter over several URLs; a handshake never hangs; a permanent refusal (wrong password,
  * unknown vhost, TLS) is told at once and not repeated for ever; every channel has its error listener, so that a channel's
  * mistake never tears down the connection; every channel operation ends, if need be by timeout.
+ * After `close()` nothing of it keeps the process alive, not even a broker that answers nothing.
  * Does NOT promise that a socket that looks open is alive before the heartbeat has missed it twice.
  * Emits connection.state, connection.blocked, connection.unblocked.
  */
@@ -59,14 +60,18 @@ export class Connection {
   readonly options: ConnectionOptions
   readonly #manager: AmqpConnectionManagerClass
   readonly #changed = new EventEmitter().setMaxListeners(0)
+  /** Ends every socket of this connection, also one that still shakes hands. */
+  readonly #sockets = new AbortController()
   #state: State = { name: 'connecting', lastError: undefined }
   #everOpen = false
   #failures = 0
+  #attempts = 0
   #refusals = 0
+  #refusal: ConnectionRefused | undefined
 
   constructor(options: ConnectionOptions) {
     this.options = options
-    this.#manager = createManager(options)
+    this.#manager = createManager(options, this.#sockets.signal)
     this.#manager.on('connect', ({ connection, url }) =>
       this.#opened(connection as unknown as ChannelModel, String(url)),
     )
@@ -81,7 +86,9 @@ export class Connection {
   get problems(): string[] {
     const state = this.#state
     if (state.name === 'open')
-      return state.blocked ? [`${this.options.role} connection is blocked by the broker: ${state.blocked}`] : []
+      return state.blocked !== undefined
+        ? [`${this.options.role} connection is blocked by the broker: ${state.blocked}`]
+        : []
     if (state.name === 'failed') return [state.error.message]
     const why = state.name === 'connecting' && state.lastError ? `: ${state.lastError.message}` : ''
     return [`${this.options.role} connection is ${state.name}${why}`]
@@ -89,6 +96,11 @@ export class Connection {
 
   get blockedReason(): string | undefined {
     return this.#state.name === 'open' ? this.#state.blocked : undefined
+  }
+
+  /** Set once this connection will never open (again). */
+  get fatal(): SurehopError | undefined {
+    return this.#state.name === 'failed' || this.#state.name === 'closed' ? this.#unreachable(0) : undefined
   }
 
   get isOpen(): boolean {
@@ -148,9 +160,21 @@ export class Connection {
 
   async #open<C extends Channel>(doing: string, create: (model: ChannelModel) => Promise<C>): Promise<C> {
     if (this.#state.name !== 'open') throw this.#unreachable(0)
-    const channel = await this.rpc(doing, () => create((this.#state as { model: ChannelModel }).model))
-    channel.on('error', () => {})
-    return channel
+    const opening = create(this.#state.model)
+    try {
+      const channel = await this.rpc(doing, () => opening)
+      channel.on('error', () => {})
+      return channel
+    } catch (error) {
+      opening.then((late) => this.#drop(late)).catch(() => {})
+      throw error
+    }
+  }
+
+  /** A channel that opened after its time: nobody waits for it any more. */
+  #drop(late: Channel): Promise<void> {
+    late.on('error', () => {})
+    return closeChannel(late, this.options.rpcTimeoutMs)
   }
 
   /**
@@ -169,10 +193,14 @@ export class Connection {
   /** Runs operations on a channel of their own, so that a refusal hurts nobody else. */
   async withChannel<T>(run: (channel: Channel) => Promise<T>): Promise<T> {
     const channel = await this.openChannel()
+    let closing: Promise<void> | undefined
     try {
       return await run(channel)
+    } catch (error) {
+      closing = closeChannel(channel, this.options.rpcTimeoutMs)
+      throw error
     } finally {
-      await closeChannel(channel, this.options.rpcTimeoutMs)
+      if (!closing) await closeChannel(channel, this.options.rpcTimeoutMs)
     }
   }
 
@@ -181,18 +209,26 @@ export class Connection {
     if (this.#state.name === 'closed') return
     const before = this.#state
     this.#become({ name: 'closed' })
-    if (before.name === 'open') before.model.removeAllListeners('blocked')
-    await within(this.#manager.close(), CLOSE_TIMEOUT_MS, () =>
+    if (before.name !== 'open') this.#sockets.abort()
+    await within(this.#endManager(), CLOSE_TIMEOUT_MS, () =>
       brokerTimeout('close the connection', CLOSE_TIMEOUT_MS),
     ).catch(() => {})
-    if (before.name === 'open') destroySocket(before.model)
+    this.#sockets.abort()
+  }
+
+  /** The supervisor ends only after its next pause, so that pause must be short. */
+  #endManager(): Promise<unknown> {
+    this.#manager.reconnectTimeInSeconds = 0.001
+    return this.#manager.close()
   }
 
   #opened(model: ChannelModel, url: string): void {
     if (this.#state.name === 'closed') return
     this.#everOpen = true
     this.#failures = 0
+    this.#attempts = 0
     this.#refusals = 0
+    this.#refusal = undefined
     this.#become({ name: 'open', model, url: redactUrl(url), blocked: undefined })
   }
 
@@ -200,15 +236,25 @@ export class Connection {
     if (this.#state.name === 'closed' || this.#state.name === 'failed') return
     this.#backOff()
     const refusal = permanentRefusal(error, url)
-    this.#refusals = refusal ? this.#refusals + 1 : 0
-    const limit = this.#everOpen ? REFUSALS_UNTIL_FAILED : this.options.urls.length
-    if (refusal && this.#refusals >= limit) this.#giveUp(refusal)
-    else this.#become({ name: 'connecting', lastError: refusal ?? error }, refusal ?? error)
+    this.#attempts++
+    if (refusal) this.#refusal = refusal
+    if (refusal && refusal.reason !== 'vhost') this.#refusals++
+    if (this.#refusal && this.#hopeless()) this.#giveUp(this.#refusal)
+    else this.#become({ name: 'connecting', lastError: this.#refusal ?? error }, refusal ?? error)
+  }
+
+  /**
+   * Before the first opening: every URL was tried, and one refused. Later: refused again and again, and not over the virtual
+   * host, since the broker's reason is not handed on there and may be a limit or a restart.
+   */
+  #hopeless(): boolean {
+    if (this.#everOpen) return this.#refusals >= REFUSALS_UNTIL_FAILED
+    return this.#attempts % this.options.urls.length === 0
   }
 
   #giveUp(error: ConnectionRefused): void {
     this.#become({ name: 'failed', error }, error)
-    this.#manager.close().catch(() => {})
+    this.#endManager().catch(() => {})
   }
 
   #lost(error: Error | undefined): void {
@@ -250,15 +296,17 @@ export class Connection {
   }
 }
 
-function createManager(options: ConnectionOptions): AmqpConnectionManagerClass {
+function createManager(options: ConnectionOptions, signal: AbortSignal): AmqpConnectionManagerClass {
   for (const url of options.urls) checkUrl(url)
   const { external, ...tls } = options.tls ?? {}
   return new AmqpConnectionManagerClass([...options.urls], {
     heartbeatIntervalInSeconds: options.heartbeatSeconds,
     reconnectTimeInSeconds: options.reconnectBaseMs / 1_000,
+    // `signal` goes through to the socket, where Node destroys it when the signal fires.
     connectionOptions: {
       ...(tls as object),
       ...(external ? { credentials: credentials.external() } : {}),
+      ...({ signal } as object),
       timeout: options.handshakeTimeoutMs,
       noDelay: true,
       keepAlive: true,
@@ -268,11 +316,12 @@ function createManager(options: ConnectionOptions): AmqpConnectionManagerClass {
 }
 
 function checkUrl(url: string): void {
-  const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol)
-  if (!ok)
-    throw new InvalidOption(
-      `expected amqp to be a URL like amqp://user:password@host:5672/vhost, got "${redactUrl(url)}"`,
-    )
+  const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol) && new URL(url).hostname !== ''
+  if (ok) return
+  throw new InvalidOption(
+    'expected amqp to be a URL like amqp://user:password@host:5672/vhost, got something else (not shown: it may hold a ' +
+      'password). Characters such as / # ? % @ in a password must be percent-encoded, see encodeURIComponent()',
+  )
 }
 
 /** Closes a channel, whatever its state; bounded in time, never throws. */
@@ -282,10 +331,4 @@ export async function closeChannel(channel: Channel, timeoutMs: number): Promise
   } catch {
     // already closed, or the broker is mute: the connection's heartbeat decides
   }
-}
-
-/** amqplib's close leaves the socket to the broker; a mute broker must not keep the process alive. */
-function destroySocket(model: ChannelModel): void {
-  const stream = (model.connection as { stream?: { destroy(): void } }).stream
-  stream?.destroy()
 }

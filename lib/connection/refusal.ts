@@ -32,12 +32,18 @@ export function permanentRefusal(error: unknown, url: string): ConnectionRefused
   const refuse = (reason: ConnectionRefused['reason'], text: string) =>
     new ConnectionRefused(reason, `${text} (${where}; the broker said: ${message})`, { cause: error })
   if (/limit .*reached|is down/i.test(message)) return undefined
-  if (/ACCESS[_-]REFUSED|\b403\b/.test(message))
+  if (/ACCESS[_-]REFUSED|terminated by server: 403/.test(message))
     return refuse('credentials', 'the broker refused the user name or password: check them in the AMQP URL')
-  if (/NOT[_-]ALLOWED|\b530\b/.test(message))
+  if (/SASL mechanism \S+ is not provided/.test(message))
+    return refuse(
+      'credentials',
+      'the broker does not offer this way to log in: EXTERNAL needs rabbitmq_auth_mechanism_ssl',
+    )
+  // amqplib hands on neither code nor text of a refused connection.open, only that it was closed.
+  if (/NOT[_-]ALLOWED|terminated by server: 530|Expected ConnectionOpenOk; got <ConnectionClose/.test(message))
     return refuse(
       'vhost',
-      `the virtual host does not exist or this user may not use it: check the path of the AMQP URL, and "rabbitmqctl list_permissions -p VHOST"`,
+      'the virtual host does not exist, or this user may not use it, or a connection limit is reached: check the path of the AMQP URL, "rabbitmqctl list_vhosts" and "rabbitmqctl list_permissions -p VHOST"',
     )
   if (TLS_CODES.test(String(code ?? '')))
     return refuse(
@@ -123,12 +129,25 @@ function coded(error: unknown): CodedError {
   return code === undefined ? { message: textOf(error) } : { code, message: textOf(error) }
 }
 
-/** An AMQP URL without its password. */
+/** An AMQP URL without its password, whatever characters that holds. */
 export function redactUrl(url: string): string {
   return url.replace(
-    /^([a-z]+:\/\/)([^@/]*)@/i,
-    (_, scheme: string, user: string) => `${scheme}${user.split(':')[0]}:***@`,
+    /^([a-z][a-z0-9+.-]*:\/\/)?(.*)@/is,
+    (_, scheme: string | undefined, user: string) => `${scheme ?? ''}${user.split(':')[0]}:***@`,
   )
+}
+
+/**
+ * What the broker says when it closes a channel over a publish.
+ * @returns the exchange, where all publishes to it are meant (missing, internal, no permission), and the explained error
+ */
+export function refusedExchange(error: unknown): {
+  readonly exchange: string | undefined
+  readonly cause: SurehopError
+} {
+  const said = serverText(coded(error).message)
+  const name = /(?:no|write access to|access to|internal) exchange '([^']+)'/.exec(said)?.[1]
+  return { exchange: name === 'amq.default' ? undefined : name, cause: explain(error, 'publish') }
 }
 
 /** A channel operation that the broker left unanswered. */

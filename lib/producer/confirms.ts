@@ -1,21 +1,28 @@
 /**
  * The bookkeeping of publishes on one confirm channel after another. Knows no broker and no clock.
  *
- *     waiting ──sent──▶ sent ──ack──▶ confirmed                        settled, window slot freed
- *        ▲               ├──return, then ack──▶ returned               settled
- *        │               ├──nack──▶ backing off ──▶ waiting
- *        └───────────────┴──channel lost──▶ waiting (in doubt)
- *     any ──deadline or abort──▶ given up: not-sent | nacked | unknown  settled; a slot stays taken until the broker answers
+ *     behind ──the same id is free──▶ waiting ⇄ held (its exchange must be asked for first)
+ *     waiting ──next()──▶ sent ──ack──▶ confirmed                     settled, window slot freed
+ *        ▲                 ├──return, then ack──▶ returned            settled
+ *        │                 ├──nack──▶ backing off ──▶ waiting
+ *        ├──channel lost───┤
+ *        │                 └──refused by closing the channel──▶ nacked   settled
+ *     any ──deadline, abort, close──▶ given up: not-sent | nacked | returned | unknown
+ *                                     settled; a slot stays taken until the broker answers
  *
- * Promises: every publish is settled exactly once; at most `windowMessages` and `windowBytes` are on the wire (one message
- * larger than the window goes alone); publishes of one message id never overlap on the wire, so that a return, which names
- * only the message, is never taken for another publish's.
+ * Promises: every publish is settled exactly once, with what is known and no more; at most `windowMessages` and `windowBytes`
+ * are on the wire (one message larger than the window goes alone); first published, first sent, repeats included;
+ * publishes of one message id never overlap on the wire, so that a return, which names only the message, is never taken for
+ * another publish's; a message that closes the channel is found out by sending its companions one at a time, and fails alone.
  */
 import type { FailedOutcome } from '../errors.ts'
 import type { Encoded } from './encode.ts'
+import { Line, type Placed } from './line.ts'
+
+type Phase = 'new' | 'behind' | 'held' | 'waiting' | 'sent' | 'backing-off' | 'settled'
 
 /** One publish from the call to its end. */
-export interface Pending {
+export interface Pending extends Placed {
   readonly message: Encoded
   readonly mandatory: boolean
   readonly startedAt: number
@@ -24,11 +31,15 @@ export interface Pending {
   settle: (end: PublishEnd) => void
   /** How often it was handed to a channel. */
   sends: number
-  phase: 'waiting' | 'sent' | 'backing-off' | 'settled'
+  phase: Phase
   /** A send ended without an answer: the message may be stored. */
   inDoubt: boolean
   nacked: boolean
   returned: ReturnReason | undefined
+  /** It was on the wire when the broker closed the channel over some publish. */
+  suspect: boolean
+  /** The broker closed the channel over this very publish. */
+  refused: Error | undefined
 }
 
 /** What the broker says with a return, e.g. 312 NO_ROUTE. */
@@ -41,158 +52,279 @@ export type PublishEnd =
   | { readonly outcome: 'confirmed' }
   | { readonly outcome: FailedOutcome; readonly why: string; readonly retryable: boolean; readonly cause?: unknown }
 
+type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
+
 export interface Window {
   readonly windowMessages: number
   readonly windowBytes: number
 }
 
+let published = 0
+
+/** A publish that has not begun. */
+export function newPending(
+  of: Pick<Pending, 'message' | 'mandatory' | 'startedAt' | 'deadlineAt'>,
+  settle: (end: PublishEnd, pending: Pending) => void,
+): Pending {
+  const pending: Pending = {
+    ...of,
+    settle: (end) => settle(end, pending),
+    seq: ++published,
+    sends: 0,
+    phase: 'new',
+    inDoubt: false,
+    nacked: false,
+    returned: undefined,
+    suspect: false,
+    refused: undefined,
+    inLine: false,
+    before: undefined,
+    after: undefined,
+  }
+  return pending
+}
+
 export class Confirms {
   readonly #window: Window
-  readonly #open = new Map<string, Pending>()
-  #waiting: Pending[] = []
-  #head = 0
+  readonly #line = new Line<Pending>()
+  /** Not settled. */
+  readonly #open = new Set<Pending>()
+  /** Sent and not answered, the settled ones among them included. */
+  readonly #wire = new Set<Pending>()
+  /** Whose turn it is, by message id; the rest of that id stands behind. */
+  readonly #turn = new Map<string, Pending>()
+  readonly #behind = new Map<string, Set<Pending>>()
+  readonly #known = new Set<string>([''])
+  readonly #held = new Map<string, Set<Pending>>()
+  /** The latest suspect sent; while it is on the wire, nothing else is. */
+  #alone: Pending | undefined
   #waitingCount = 0
-  #onWire = 0
+  #waitingBytes = 0
   #bytesOnWire = 0
 
   constructor(window: Window) {
     this.#window = window
   }
 
-  /** Publishes not settled yet. */
+  /** Publishes not settled yet, first published first. */
   get open(): Iterable<Pending> {
-    return this.#open.values()
+    return this.#open
   }
 
   get openCount(): number {
     return this.#open.size
   }
 
-  /** Publishes that wait to be sent (given up ones not counted). */
+  /** Publishes that wait to be sent, for whatever reason. */
   get waitingCount(): number {
     return this.#waitingCount
   }
 
-  get onWire(): number {
-    return this.#onWire
+  get waitingBytes(): number {
+    return this.#waitingBytes
   }
 
-  /** Is a publish of this message id under way? Then the next must wait for its end. */
-  has(messageId: string): boolean {
-    return this.#open.has(messageId)
+  get onWire(): number {
+    return this.#wire.size
+  }
+
+  /** Exchanges that must be asked for before the publishes held for them can go. */
+  get heldExchanges(): string[] {
+    return [...this.#held.keys()]
   }
 
   add(pending: Pending): void {
-    this.#open.set(pending.message.messageId, pending)
-    this.#queue(pending)
+    const { messageId } = pending.message
+    this.#open.add(pending)
+    if (this.#turn.has(messageId)) {
+      this.#become(pending, 'behind')
+      addTo(this.#behind, messageId, pending)
+    } else this.#takeTurn(pending)
   }
 
   /** The next publish that may go on the wire now, or undefined. Takes its window slot. */
   next(): Pending | undefined {
-    while (this.#head < this.#waiting.length) {
-      const pending = this.#waiting[this.#head]!
-      if (pending.phase === 'waiting' && !this.#fits(pending)) return undefined
-      this.#shift()
-      if (pending.phase !== 'waiting') continue
-      pending.phase = 'sent'
-      this.#waitingCount--
-      pending.sends++
-      this.#onWire++
-      this.#bytesOnWire += pending.message.content.length
-      return pending
+    for (let pending = this.#line.first; pending; pending = this.#line.first) {
+      const { exchange } = pending.message
+      if (this.#known.has(exchange)) return this.#fits(pending) ? this.#send(pending) : undefined
+      this.#line.remove(pending)
+      this.#become(pending, 'held')
+      addTo(this.#held, exchange, pending)
     }
     return undefined
   }
 
-  /** The broker (or the loss of its channel) has answered a send. Answers true where it should be sent again, after a pause for `nacked`. */
+  /** The broker (or the loss of its channel) has answered a send. Answers true where it will be sent again: at once, or for `nack` after a pause and `wait()`. */
   answered(pending: Pending, answer: 'ack' | 'nack' | 'lost'): boolean {
-    this.#onWire--
-    this.#bytesOnWire -= pending.message.content.length
-    if (pending.phase === 'settled') {
-      this.#forget(pending)
-      return false
-    }
-    if (answer === 'ack') this.#acked(pending)
-    if (answer === 'nack') {
+    this.#leaveWire(pending)
+    if (pending.phase === 'settled') this.#giveTurn(pending)
+    else if (answer === 'ack' || (answer === 'lost' && pending.returned)) this.#settle(pending, acked(pending))
+    else if (answer === 'lost' && pending.refused) this.#settle(pending, refused(pending, pending.refused))
+    else if (answer === 'nack') {
       pending.nacked = true
-      pending.phase = 'backing-off'
-    }
-    if (answer === 'lost') {
+      pending.suspect = false
+      this.#become(pending, 'backing-off')
+    } else {
       pending.inDoubt = true
       this.wait(pending)
     }
-    return answer !== 'ack'
+    return pending.phase !== 'settled'
   }
 
   /** A send that never reached the channel (it was already closed) does not count. */
   notSent(pending: Pending): void {
     pending.sends--
-    this.#onWire--
-    this.#bytesOnWire -= pending.message.content.length
-    this.wait(pending)
+    this.#leaveWire(pending)
+    if (pending.phase === 'settled') this.#giveTurn(pending)
+    else this.wait(pending)
   }
 
-  /** Queues it (again). */
+  /** Queues it again, at its old place. */
   wait(pending: Pending): void {
     if (pending.phase === 'settled') return
-    pending.phase = 'waiting'
+    this.#become(pending, 'waiting')
     pending.returned = undefined
-    this.#queue(pending)
+    this.#line.insert(pending)
   }
 
-  /** The broker returned a message of this id; its ack follows. */
-  markReturned(messageId: string, reason: ReturnReason): void {
-    const pending = this.#open.get(messageId)
-    if (pending) pending.returned = reason
+  /**
+   * The broker returned a message of this id; its ack follows.
+   * @returns false when no such message is on the wire
+   */
+  markReturned(messageId: string, reason: ReturnReason): boolean {
+    const pending = this.#turn.get(messageId)
+    if (!pending || !this.#wire.has(pending)) return false
+    pending.returned = reason
+    return true
+  }
+
+  /** The broker closes the channel over a publish: over the one that can be meant, else all of them are sent one at a time from now on. */
+  blame(error: Error, exchange?: string): void {
+    const candidates = [...this.#wire].filter((p) => exchange === undefined || p.message.exchange === exchange)
+    if (candidates.length === 1) candidates[0]!.refused = error
+    else if (exchange === undefined) for (const pending of candidates) pending.suspect = true
+  }
+
+  /** The exchange exists: what was held for it may go. */
+  exchangeKnown(exchange: string): void {
+    this.#known.add(exchange)
+    const held = this.#held.get(exchange) ?? []
+    this.#held.delete(exchange)
+    for (const pending of held) this.wait(pending)
+  }
+
+  /** The exchange does not take our messages: what was held for it has failed. */
+  exchangeRefused(exchange: string, why: string, cause: unknown): void {
+    for (const pending of [...(this.#held.get(exchange) ?? [])]) this.giveUp(pending, why, false, cause)
+  }
+
+  /** Nothing is known of exchanges any more: the channel was lost, perhaps because one was deleted. */
+  forgetExchanges(): void {
+    this.#known.clear()
+    this.#known.add('')
   }
 
   /** Gives up on a publish: deadline, abort, close, or a message that cannot be sent. Honest about what is known. */
   giveUp(pending: Pending, why: string, retryable: boolean, cause?: unknown): void {
     if (pending.phase === 'settled') return
-    const onWire = pending.phase === 'sent'
-    if (pending.phase === 'waiting') this.#waitingCount--
-    const outcome = onWire || pending.inDoubt ? 'unknown' : pending.nacked ? 'nacked' : 'not-sent'
-    pending.phase = 'settled'
-    if (!onWire) this.#forget(pending)
-    this.#compact()
-    pending.settle({ outcome, why, retryable, ...(cause === undefined ? {} : { cause }) })
+    const doubtful = pending.phase === 'sent' || pending.inDoubt
+    const outcome = doubtful ? 'unknown' : pending.nacked ? 'nacked' : 'not-sent'
+    const answered = pending.phase === 'sent' && pending.returned
+    this.#settle(
+      pending,
+      answered ? acked(pending) : { outcome, why, retryable, ...(cause === undefined ? {} : { cause }) },
+    )
   }
 
-  #acked(pending: Pending): void {
-    pending.phase = 'settled'
-    this.#forget(pending)
-    const { code, text } = pending.returned ?? { code: 0, text: '' }
-    const why = `no queue took it: ${code} ${text}`
-    if (!pending.returned) pending.settle({ outcome: 'confirmed' })
-    else if (pending.inDoubt)
-      pending.settle({ outcome: 'unknown', why: `${why}; an earlier send of it had no answer`, retryable: true })
-    else pending.settle({ outcome: 'returned', why, retryable: false })
+  #send(pending: Pending): Pending {
+    this.#line.remove(pending)
+    this.#become(pending, 'sent')
+    pending.sends++
+    if (pending.suspect) this.#alone = pending
+    this.#wire.add(pending)
+    this.#bytesOnWire += sizeOf(pending)
+    return pending
   }
 
-  #forget(pending: Pending): void {
-    if (this.#open.get(pending.message.messageId) === pending) this.#open.delete(pending.message.messageId)
+  #leaveWire(pending: Pending): void {
+    if (this.#wire.delete(pending)) this.#bytesOnWire -= sizeOf(pending)
+    if (this.#alone === pending) this.#alone = undefined
   }
 
+  #settle(pending: Pending, end: PublishEnd): void {
+    this.#line.remove(pending)
+    removeFrom(this.#held, pending.message.exchange, pending)
+    removeFrom(this.#behind, pending.message.messageId, pending)
+    this.#open.delete(pending)
+    this.#become(pending, 'settled')
+    if (!this.#wire.has(pending)) this.#giveTurn(pending)
+    pending.settle(end)
+  }
+
+  #takeTurn(pending: Pending): void {
+    this.#turn.set(pending.message.messageId, pending)
+    this.wait(pending)
+  }
+
+  #giveTurn(pending: Pending): void {
+    const { messageId } = pending.message
+    if (this.#turn.get(messageId) !== pending) return
+    this.#turn.delete(messageId)
+    const [heir] = this.#behind.get(messageId) ?? []
+    if (!heir) return
+    removeFrom(this.#behind, messageId, heir)
+    this.#takeTurn(heir)
+  }
+
+  /** Nothing goes beside a suspect, so that a second closing tells who it was. */
   #fits(pending: Pending): boolean {
-    if (this.#onWire === 0) return true
+    if (this.#wire.size === 0) return true
+    if (pending.suspect || this.#alone) return false
     const { windowMessages, windowBytes } = this.#window
-    return this.#onWire < windowMessages && this.#bytesOnWire + pending.message.content.length <= windowBytes
+    return this.#wire.size < windowMessages && this.#bytesOnWire + sizeOf(pending) <= windowBytes
   }
 
-  #queue(pending: Pending): void {
-    this.#waiting.push(pending)
-    this.#waitingCount++
+  #become(pending: Pending, phase: Phase): void {
+    const change = Number(waits(phase)) - Number(waits(pending.phase))
+    this.#waitingCount += change
+    this.#waitingBytes += change * sizeOf(pending)
+    pending.phase = phase
   }
+}
 
-  #shift(): void {
-    this.#head++
-    this.#compact()
-  }
+function waits(phase: Phase): boolean {
+  return phase === 'behind' || phase === 'held' || phase === 'waiting' || phase === 'backing-off'
+}
 
-  /** Drops what was sent or given up, so that nothing dead is held while disconnected. */
-  #compact(): void {
-    if (this.#waiting.length <= 1_024 || this.#waiting.length < 2 * this.#waitingCount) return
-    this.#waiting = this.#waiting.slice(this.#head).filter((pending) => pending.phase === 'waiting')
-    this.#head = 0
+function sizeOf(pending: Pending): number {
+  return pending.message.content.length
+}
+
+/** The end of an acknowledged send. A return says that no queue took this send; what became of earlier ones, it does not say. */
+function acked({ returned, inDoubt, nacked }: Pending): PublishEnd {
+  if (!returned) return { outcome: 'confirmed' }
+  const why = `no queue took it: ${returned.code} ${returned.text}`
+  if (inDoubt) return { outcome: 'unknown', why: `${why}; an earlier send of it had no answer`, retryable: true }
+  if (nacked) return { outcome: 'nacked', why: `${why}; an earlier send of it was refused (nack)`, retryable: true }
+  return { outcome: 'returned', why, retryable: false }
+}
+
+function refused({ inDoubt }: Pending, cause: Error): Failure {
+  return {
+    outcome: inDoubt ? 'unknown' : 'nacked',
+    why: `the broker refused it: ${cause.message}`,
+    retryable: false,
+    cause,
   }
+}
+
+function addTo(groups: Map<string, Set<Pending>>, name: string, pending: Pending): void {
+  const group = groups.get(name)
+  if (group) group.add(pending)
+  else groups.set(name, new Set([pending]))
+}
+
+function removeFrom(groups: Map<string, Set<Pending>>, name: string, pending: Pending): void {
+  const group = groups.get(name)
+  if (group?.delete(pending) && group.size === 0) groups.delete(name)
 }

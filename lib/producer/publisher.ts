@@ -11,6 +11,7 @@ import type { Connection } from '../connection/connection.ts'
 import { refusedExchange } from '../connection/refusal.ts'
 import { deferred, MAX_TIMER_MS, pause, within } from '../deadline.ts'
 import { Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
+import { HEADER } from '../message.ts'
 import { Confirms, newPending, type Pending, type PublishEnd } from './confirms.ts'
 import type { Encoded } from './encode.ts'
 
@@ -179,9 +180,9 @@ export class Publisher {
   /** Writes whatever may be written now. */
   #pump(): void {
     const { fatal, blockedReason } = this.#connection
-    if (fatal) return this.#giveUpAll((p) => p.phase !== 'sent', fatal.message, false, fatal)
+    if (fatal) this.#giveUpAll((p) => p.phase !== 'sent', fatal.message, false, fatal)
     const channel = this.#keeper.channel
-    if (!channel || blockedReason !== undefined) return
+    if (fatal || !channel || blockedReason !== undefined) return
     for (let pending = this.#confirms.next(); pending; pending = this.#confirms.next()) {
       if (!this.#send(channel, pending)) return
     }
@@ -254,7 +255,7 @@ export class Publisher {
     channel.on('error', (error) => this.#blame(error))
     channel.on('return', ({ properties, fields }) => {
       const { replyCode, replyText } = fields as unknown as { replyCode: number; replyText: string }
-      const ours = this.#confirms.markReturned(String(properties.messageId), { code: replyCode, text: replyText })
+      const ours = this.#confirms.markReturned(idOf(properties), { code: replyCode, text: replyText })
       if (!ours) this.#keeper.rebuild(new Error(`the broker returned a message that is not ours: ${replyText}`))
     })
   }
@@ -351,6 +352,10 @@ const WAITED_FOR: Readonly<Record<string, string>> = {
 function named({ message, sends }: Pending) {
   const { messageId, transactionId, exchange, routingKey } = message
   return { messageId, transactionId, exchange, routingKey, sends }
+}
+
+function idOf({ messageId, headers }: { messageId?: unknown; headers?: Record<string, unknown> | undefined }): string {
+  return String(headers?.[HEADER.publishId] ?? messageId)
 }
 
 /** A message of a foreign producer may have no message id of its own: without a name its return would pass for a confirm. */
