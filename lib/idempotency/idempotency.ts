@@ -99,7 +99,11 @@ export type RecordView =
  * a caller must treat that as "not acquired". Backends pass the contract suite of `surehop/testing`.
  */
 export interface IdempotencyStore {
-  /** Claims many ids for one owner, each by itself; answers in the order asked. Also keeps the owner alive, at least where these ids are kept. */
+  /**
+   * Claims many ids for one owner, each by itself; answers in the order asked. Also keeps the owner alive, at least where these
+   * ids are kept. An id stands once in a call. A claim that was rejected may have been granted all the same: repeat it with the
+   * same `sequence` until it is answered, else others wait for as long as this owner lives.
+   */
   claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]>
   /** Ends leases of one owner, each by itself; answers in the order asked. */
   settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]>

@@ -116,8 +116,8 @@ export function claimCall(keys: ScopeKeys, scope: Scope, claims: readonly Claim[
   }
   payload.writeUInt16LE(claims.length, 0)
   payload.writeUInt16LE(gathered.shards.length, 2)
-  payload.writeDoubleLE(scope.retentionMs, 4)
-  payload.writeDoubleLE(scope.leaseMs, 12)
+  payload.writeDoubleLE(wholeMs(scope.retentionMs), 4)
+  payload.writeDoubleLE(wholeMs(scope.leaseMs), 12)
   payload.writeDoubleLE(scope.maxStarts, 20)
   return gathered.call(payload)
 }
@@ -173,8 +173,16 @@ export function settleCall(
     payload.writeDoubleLE(place.idMs, at + 34)
   }
   payload.writeUInt16LE(settlements.length, 0)
-  payload.writeDoubleLE(scope.retentionMs, 2)
+  payload.writeDoubleLE(wholeMs(scope.retentionMs), 2)
   return gathered.call(payload)
+}
+
+/** Renews, or leaves. */
+export function renewPayload({ leaseMs }: Scope, leave: boolean): Buffer {
+  const payload = Buffer.alloc(9)
+  payload.writeDoubleLE(wholeMs(leaseMs))
+  payload[8] = leave ? 1 : 0
+  return payload
 }
 
 export function settleResult(reply: Buffer, index: number): SettleResult {
@@ -209,6 +217,11 @@ export function recordView(seen: Buffer, { idMs }: Place): RecordView {
   if (state === 'D') return { state: 'dead', generation }
   if (state !== 'L') return { state: 'released', attempt, generation }
   return { state: 'leased', owner: seen.toString('utf8', 39), attempt, generation, live: seen[0] === 0x31 }
+}
+
+/** Redis takes whole milliseconds, and more than none. */
+function wholeMs(ms: number): number {
+  return Math.max(1, Math.ceil(ms))
 }
 
 function writeDigest(into: Buffer, digest: Uint8Array | undefined, at: number): void {

@@ -86,9 +86,7 @@ export class RedisIdempotencyStore implements IdempotencyStore {
 
   async renew(scope: Scope, owner: string, options: { readonly leave?: boolean } = {}): Promise<'held' | 'lapsed'> {
     const { owners } = this.#keysOf(scope)
-    const payload = Buffer.alloc(9)
-    payload.writeDoubleLE(scope.leaseMs)
-    payload[8] = options.leave ? 1 : 0
+    const payload = batch.renewPayload(scope, options.leave === true)
     await this.#perNode(async (shards) => {
       const keys = shards.map((shard) => owners[shard]!)
       const reply = (await this.#link.run(renewScript, keys, [owner, payload])) as Buffer

@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import { v7 } from 'uuid'
 import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
-import { placeOf } from '../../lib/idempotency/redis-packing.ts'
+import { placeOf, writeIdentity } from '../../lib/idempotency/redis-packing.ts'
 import { BUCKET_BYTES_MAX } from '../../lib/idempotency/redis-scripts.ts'
 import { eventually } from '../support/eventually.ts'
 import { sharedRedis } from './redis-under-test.ts'
@@ -63,6 +63,16 @@ describe('what the Redis store keeps', () => {
     await redis.client.pexpire(bucketOf(id), 1_000)
     await complete([sibling(id)])
     expect(await redis.client.pttl(bucketOf(id))).to.be.greaterThan(scope.retentionMs - 5_000)
+  })
+
+  it('is not mistaken where the bytes of an id stand across two entries', async () => {
+    const id = v7()
+    const identity = Buffer.alloc(16)
+    writeIdentity(identity, placeOf(id), 0)
+    await redis.client.set(bucketOf(id), Buffer.concat([Buffer.alloc(7, 0xff), identity, Buffer.alloc(9, 0xff)]))
+    expect(await states([id])).to.deep.equal(['absent'])
+    await complete([id])
+    expect(await states([id])).to.deep.equal(['completed'])
   })
 
   it('is a key of its own where a bucket is full, so that no id makes others slow', async () => {
