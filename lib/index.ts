@@ -8,6 +8,22 @@ export type { Bind, ConsumeOptions } from './consume.ts'
 export type { Consumer } from './consumer/consumer.ts'
 export type { BodyFormat, IdentityPolicy } from './consumer/decode.ts'
 export type { Context, ContextPublishOptions, Handler, Middleware } from './consumer/handler.ts'
+// dead letters
+export type { LetterEdit } from './dead-letter/copies.ts'
+export type { DeadLetters, DeadLettersOptions, FullLetter, ImportResult } from './dead-letter/dead-letters.ts'
+export type { SkipReason } from './dead-letter/fate.ts'
+export { FILTER_FIELDS, type FilterField, parseFilter } from './dead-letter/filter.ts'
+export type { LetterGroup } from './dead-letter/groups.ts'
+export type { MoveOptions, MoveResult } from './dead-letter/move.ts'
+export {
+  type ReplayBatch,
+  type ReplayOptions,
+  type ReplayOutcome,
+  type ReplayResult,
+  skipText,
+} from './dead-letter/replay.ts'
+export { compileSelection, type Selection, timeOfLetter } from './dead-letter/selection.ts'
+export type { Letter } from './dead-letter/story.ts'
 export * from './errors.ts'
 // idempotency
 export type * from './idempotency/idempotency.ts'

@@ -7,6 +7,7 @@ import { Connection, type TlsOptions } from './connection/connection.ts'
 import { type ConsumeOptions, createConsumer } from './consume.ts'
 import type { Consumer } from './consumer/consumer.ts'
 import type { Handler } from './consumer/handler.ts'
+import { DeadLetters, type DeadLettersOptions } from './dead-letter/dead-letters.ts'
 import { Closed } from './errors.ts'
 import { newMessageId } from './message.ts'
 import { Events } from './observability/events.ts'
@@ -161,6 +162,22 @@ export class Surehop {
       throw error
     }
     return consumer
+  }
+
+  /**
+   * The dead letters of a consumer's queue: to look at, send again, discard, restore, edit, export and import.
+   * @throws InvalidOption
+   */
+  deadLetters(queue: string, options: DeadLettersOptions = {}): DeadLetters {
+    const declarer = this.#topology()
+    this.#inner ??= this.#producer({})
+    const { publisher } = this.#inner
+    return new DeadLetters(queue, options, {
+      connection: this.#consume!,
+      declarer,
+      publisher,
+      events: this.#events,
+    })
   }
 
   /**

@@ -1,0 +1,328 @@
+/**
+ * The dead letters of one queue: look, group, send again, discard, restore, edit, export, import. The one API behind the
+ * command and the dashboard.
+ *
+ * Promises: looking changes neither count nor order, and memory does not grow with the number of letters; one inspector at a time
+ * (the second is told `ResourceBusy`); a letter leaves a queue only when the broker has confirmed its copy elsewhere.
+ * Does NOT promise that a letter is in one place only: after a crash its copy may be there too. Ids and generations say so.
+ */
+import type { Connection } from '../connection/connection.ts'
+import { InvalidOption, MessageInvalid } from '../errors.ts'
+import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
+import type { RawDelivery } from '../message.ts'
+import type { Events } from '../observability/events.ts'
+import { callable, checkOptions, flag, having, number, object, text } from '../options.ts'
+import type { Encoded } from '../producer/encode.ts'
+import type { Publisher } from '../producer/publisher.ts'
+import type { Declarer } from '../topology/declarer.ts'
+import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf } from '../topology/queues.ts'
+import { EMPTY } from '../topology/topology.ts'
+import { archiveCopy, editedCopy, type LetterEdit, restoredCopy } from './copies.ts'
+import { Grouping, type LetterGroup } from './groups.ts'
+import { type MoveOptions, type MoveResult, move } from './move.ts'
+import { exportLine, importLine, linesOf } from './ndjson.ts'
+import { Reader } from './reader.ts'
+import { type ReplayOptions, type ReplayResult, replay, type Selected } from './replay.ts'
+import { compileSelection, type Selection } from './selection.ts'
+import { type Letter, readLetter, userHeaders } from './story.ts'
+
+/** Options of `surehop.deadLetters()`. */
+export interface DeadLettersOptions {
+  /** The store of the queue's consumer: tells what a replay would be good for, and how it went. */
+  readonly idempotency?: IdempotencyStore
+  /** Name of the consumer's scope in that store. Default: the queue. */
+  readonly scopeName?: string
+}
+
+/** What the front door lends. */
+export interface DeadLettersParts {
+  readonly connection: Connection
+  readonly declarer: Declarer
+  readonly publisher: Publisher
+  readonly events: Events
+}
+
+/** A letter with all of it. */
+export interface FullLetter extends Letter {
+  readonly body: Buffer
+  /** The publisher's own headers. */
+  readonly headers: Readonly<Record<string, unknown>>
+}
+
+/** What an import did. */
+export interface ImportResult {
+  readonly letters: number
+}
+
+const PUBLISH = { mandatory: true, deadlineMs: 30_000 } as const
+/** Imported letters under way. */
+const IMPORT_WINDOW = 100
+const RULES = {
+  idempotency: having('an idempotency store such as RedisIdempotencyStore', 'look'),
+  scopeName: text(200),
+}
+const REPLAY_RULES = {
+  dryRun: flag,
+  perSecond: number(0, 1_000_000),
+  watch: flag,
+  watchMs: number(0, 86_400_000),
+  maxFailing: number(0, 1),
+  force: flag,
+  to: text(255),
+  signal: object,
+  onOutcome: callable,
+  onBatch: callable,
+}
+
+export class DeadLetters {
+  /** The work queue they belong to. */
+  readonly queue: string
+  readonly #parts: DeadLettersParts
+  readonly #store: IdempotencyStore | undefined
+  readonly #scope: Scope
+
+  /** Use `surehop.deadLetters()`. */
+  constructor(queue: string, options: DeadLettersOptions, parts: DeadLettersParts) {
+    checkOptions('deadLetters()', { queue }, { queue: text(200) })
+    checkOptions(`deadLetters("${queue}")`, options, RULES)
+    this.queue = queue
+    this.#parts = parts
+    this.#store = options.idempotency
+    // Only the name counts for reading.
+    this.#scope = { name: options.scopeName ?? queue, retentionMs: 1, leaseMs: 1, maxStarts: 1 }
+  }
+
+  /**
+   * The letters, oldest first, read as they are asked for. Nobody else can look until the iteration ends.
+   * @throws ResourceBusy, ResourceMissing, NotConnected; InvalidOption for a selection that cannot be read
+   */
+  async *list(selection: Selection = {}, options: { readonly archive?: boolean } = {}): AsyncGenerator<Letter> {
+    for await (const { letter } of this.#selected(selection, options.archive)) yield letter
+  }
+
+  /** Letters that failed alike, the largest group first. */
+  async groups(selection: Selection = {}): Promise<LetterGroup[]> {
+    const grouping = new Grouping()
+    for await (const { letter } of this.#selected(selection)) grouping.add(letter)
+    return grouping.result()
+  }
+
+  /** All letters with this id, with body and headers: normally one, none if there is no such letter. */
+  async show(id: string, options: { readonly archive?: boolean } = {}): Promise<FullLetter[]> {
+    const found: FullLetter[] = []
+    for await (const { letter, taken } of this.#selected({ ids: [id], limit: SAME_ID_MAX }, options.archive))
+      found.push(full(letter, taken.raw))
+    return found
+  }
+
+  /**
+   * Sends letters again, slowly and carefully unless told otherwise; see `ReplayOptions`. Interrupted or cut off, it tells what was done.
+   * @throws ResourceBusy, ResourceMissing, NotConnected, InvalidOption: before anything is sent
+   */
+  async replay(selection: Selection = {}, options: ReplayOptions = {}): Promise<ReplayResult> {
+    checkOptions('replay()', options, REPLAY_RULES)
+    const selected = compileSelection(selection)
+    const { publisher, events } = this.#parts
+    return this.#read(deadQueueOf(this.queue), async (reader) => {
+      const take = chooser(reader, selected)
+      const { queue } = this
+      return replay({ reader, take, publisher, events, queue, store: this.#store, scope: this.#scope }, options)
+    })
+  }
+
+  /** Moves letters to the archive, from which `restore` brings them back for 14 days. Emits dead-letter.discarded. */
+  async discard(selection: Selection = {}, options: MoveOptions = {}): Promise<MoveResult> {
+    const { queue } = this
+    return this.#move(deadQueueOf(queue), archiveQueueOf(queue), archiveCopy, selection, options, (copy) =>
+      this.#discarded(copy),
+    )
+  }
+
+  /** Moves letters from the archive back to the dead letters. */
+  async restore(selection: Selection = {}, options: MoveOptions = {}): Promise<MoveResult> {
+    const { queue } = this
+    return this.#move(archiveQueueOf(queue), deadQueueOf(queue), restoredCopy, selection, options, () => {})
+  }
+
+  /**
+   * Replaces a letter by an edited one of a newer generation, and moves the original to the archive once the broker has
+   * confirmed the edited one. Of several letters with this id the newest is edited.
+   * @throws ResourceMissing for no such letter; InvalidOption, PublishFailed: the original is untouched
+   */
+  async edit(id: string, edit: LetterEdit): Promise<FullLetter> {
+    checkEdit(edit)
+    const { publisher } = this.#parts
+    const dead = deadQueueOf(this.queue)
+    await this.#declare()
+    return this.#read(dead, async (reader) => {
+      const { letter, taken } = await newest(reader, id, dead)
+      if (edit.properties?.messageId !== undefined && letter.messageId !== undefined)
+        throw new InvalidOption(
+          'expected no messageId: this letter has one, and with another it would be another message',
+        )
+      const copy = editedCopy(taken.raw, dead, edit)
+      await publisher.publish(copy, PUBLISH)
+      const archived = archiveCopy(taken.raw, archiveQueueOf(this.queue))
+      await publisher.publish(archived, PUBLISH)
+      taken.ack()
+      this.#discarded(archived)
+      return full(readLetter(asRaw(copy)), asRaw(copy))
+    })
+  }
+
+  /** The letters as lines of JSON (NDJSON), each with its line feed. */
+  async *exportTo(selection: Selection = {}, options: { readonly archive?: boolean } = {}): AsyncGenerator<string> {
+    for await (const { taken } of this.#selected(selection, options.archive)) yield `${exportLine(taken.raw)}\n`
+  }
+
+  /**
+   * Takes lines of JSON as `exportTo` writes them into the dead letters, ids and all. Every line is checked before it is sent;
+   * with `dryRun` they are only checked.
+   * @throws MessageInvalid `line 7: ...`: the lines before it were taken; PublishFailed
+   */
+  async importFrom(
+    source: AsyncIterable<string | Uint8Array>,
+    options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {},
+  ): Promise<ImportResult> {
+    if (!options.dryRun) await this.#declare()
+    let letters = 0
+    let line = 0
+    let open: Promise<unknown>[] = []
+    for await (const text of linesOf(source)) {
+      line++
+      if (options.signal?.aborted) break
+      if (text.trim() === '') continue
+      open.push(this.#import(text, line, options.dryRun === true))
+      if (open.length >= IMPORT_WINDOW) letters += await settledAll(open.splice(0))
+    }
+    letters += await settledAll(open)
+    open = []
+    return { letters }
+  }
+
+  async #import(text: string, line: number, dryRun: boolean): Promise<void> {
+    const copy = imported(text, line, deadQueueOf(this.queue))
+    if (!dryRun) await this.#parts.publisher.publish(copy, PUBLISH)
+  }
+
+  async *#selected(selection: Selection, archive = false): AsyncGenerator<Selected> {
+    const selected = compileSelection(selection)
+    const { connection } = this.#parts
+    const name = archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue)
+    const reader = await Reader.open(connection, name, { first: Math.min(selected.limit, FIRST_LEG) })
+    try {
+      const take = chooser(reader, selected)
+      for (let some = await take(PAGE); some.length > 0; some = await take(PAGE)) yield* some
+    } finally {
+      await reader.close()
+    }
+  }
+
+  async #read<T>(queue: string, use: (reader: Reader) => Promise<T>): Promise<T> {
+    const reader = await Reader.open(this.#parts.connection, queue, { first: FIRST_LEG })
+    try {
+      return await use(reader)
+    } finally {
+      await reader.close()
+    }
+  }
+
+  async #move(
+    from: string,
+    to: string,
+    copyOf: (raw: RawDelivery, to: string) => Encoded,
+    selection: Selection,
+    options: MoveOptions,
+    moved: (copy: Encoded) => void,
+  ): Promise<MoveResult> {
+    const selected = compileSelection(selection)
+    if (!options.dryRun) await this.#declare()
+    const { publisher } = this.#parts
+    return this.#read(from, async (reader) => {
+      const take = chooser(reader, selected)
+      return move({ reader, take, publisher, copyOf: (raw) => copyOf(raw, to), moved }, options)
+    })
+  }
+
+  #discarded({ messageId, transactionId }: Encoded): void {
+    this.#parts.events.emit('dead-letter.discarded', { messageId, transactionId, queue: this.queue })
+  }
+
+  /** Targets of what is moved; looking declares nothing. */
+  async #declare(): Promise<void> {
+    await this.#parts.declarer.declare({ ...EMPTY, queues: [deadQueue(this.queue), archiveQueue(this.queue)] })
+  }
+}
+
+/** Letters fetched at first. */
+const FIRST_LEG = 64
+/** Letters handed on at once. */
+const PAGE = 256
+/** Letters of one id that are shown. */
+const SAME_ID_MAX = 100
+
+/** Picks the selected letters out of a reader, up to the limit. */
+function chooser(reader: Reader, { matches, limit }: ReturnType<typeof compileSelection>) {
+  let left = limit
+  return async (max: number): Promise<Selected[]> => {
+    while (left > 0) {
+      const some = await reader.nextMany(Math.min(max, left))
+      if (some.length === 0) return []
+      const selected = some.map((taken) => ({ taken, letter: readLetter(taken.raw) })).filter((s) => matches(s.letter))
+      left -= selected.length
+      if (selected.length > 0) return selected
+    }
+    return []
+  }
+}
+
+async function newest(reader: Reader, id: string, queue: string): Promise<Selected> {
+  const take = chooser(reader, compileSelection({ ids: [id] }))
+  let found: Selected | undefined
+  for (let some = await take(1_000); some.length > 0; some = await take(1_000))
+    for (const one of some) if (!found || one.letter.generation > found.letter.generation) found = one
+  if (found) return found
+  throw new InvalidOption(`expected the id of a letter in queue "${queue}", got "${id}": no letter there has it`)
+}
+
+function full(letter: Letter, raw: RawDelivery): FullLetter {
+  return { ...letter, body: raw.content, headers: userHeaders(raw.properties.headers ?? {}) }
+}
+
+function asRaw({ content, properties, exchange, routingKey }: Encoded): RawDelivery {
+  return { content, properties, fields: { deliveryTag: 0, redelivered: false, exchange, routingKey } }
+}
+
+function imported(text: string, line: number, queue: string): Encoded {
+  try {
+    return importLine(text, queue)
+  } catch (error) {
+    if (!(error instanceof MessageInvalid)) throw error
+    throw new MessageInvalid(`line ${line}`, `line ${line}: ${error.message}`, { cause: error })
+  }
+}
+
+/** Waits for all, so that nothing is under way when the first failure is told. */
+async function settledAll(open: readonly Promise<unknown>[]): Promise<number> {
+  const outcomes = await Promise.allSettled(open)
+  const failure = outcomes.find((o) => o.status === 'rejected')
+  if (failure) throw failure.reason
+  return outcomes.length
+}
+
+const EDIT_PROPERTIES = {
+  type: text(255),
+  contentType: text(255),
+  contentEncoding: text(255),
+  correlationId: text(255),
+  replyTo: text(255),
+  messageId: text(255),
+}
+
+function checkEdit(edit: LetterEdit): void {
+  checkOptions('edit()', edit, { body: () => undefined, properties: object, headers: object })
+  checkOptions('edit(): properties', edit.properties ?? {}, EDIT_PROPERTIES)
+  for (const name of Object.keys(edit.headers ?? {}))
+    if (/^(surehop-|x-death$|x-first-death|x-last-death|transaction_id$)/.test(name))
+      throw new InvalidOption(`expected headers of the publisher, got "${name}", which is reserved`)
+}

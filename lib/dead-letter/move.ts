@@ -1,0 +1,80 @@
+/** Moves letters between the dead letters and the archive: publish the copy, wait for its confirm, ack the letter. */
+import { textOf } from '../errors.ts'
+import type { RawDelivery } from '../message.ts'
+import type { Encoded } from '../producer/encode.ts'
+import type { Publisher } from '../producer/publisher.ts'
+import { Window } from './pace.ts'
+import type { Reader } from './reader.ts'
+import type { Selected } from './replay.ts'
+import type { Letter } from './story.ts'
+
+/** How letters are discarded or restored. */
+export interface MoveOptions {
+  /** Look only. Default false. */
+  readonly dryRun?: boolean
+  /** Stops after the letters at hand. */
+  readonly signal?: AbortSignal
+  /** Told of each letter that was moved (or would be). */
+  readonly onMoved?: (letter: Letter) => void
+}
+
+/** Counts of a discard or restore. */
+export interface MoveResult {
+  readonly seen: number
+  readonly selected: number
+  readonly moved: number
+  /** `done`; `interrupted`: the signal fired; `unreachable`: the broker gave no answer; the rest stays where it was. */
+  readonly stopped: 'done' | 'interrupted' | 'unreachable'
+  readonly error: Error | undefined
+}
+
+export interface MoveParts {
+  readonly reader: Reader
+  readonly take: (max: number) => Promise<readonly Selected[]>
+  readonly publisher: Publisher
+  readonly copyOf: (raw: RawDelivery) => Encoded
+  readonly moved: (copy: Encoded) => void
+}
+
+const TAKE_MAX = 256
+const WINDOW = { tasks: 512, bytes: 16 * 1024 * 1024 }
+const PUBLISH = { mandatory: true, deadlineMs: 30_000 } as const
+
+/** Never rejects: what went wrong is in the result. */
+export async function move(parts: MoveParts, options: MoveOptions): Promise<MoveResult> {
+  const { reader, take } = parts
+  const { signal, dryRun, onMoved } = options
+  const window = new Window(WINDOW)
+  const count = { selected: 0, moved: 0 }
+  let error: Error | undefined
+  const one = async ({ taken, letter }: Selected) => {
+    try {
+      if (!dryRun) await moveOne(parts, taken)
+      count.moved++
+      onMoved?.(letter)
+    } catch (failure) {
+      error ??= failure instanceof Error ? failure : new Error(textOf(failure))
+    }
+  }
+  const stopping = () => error !== undefined || signal?.aborted === true
+  try {
+    for (let some = await take(TAKE_MAX); some.length > 0 && !stopping(); some = await take(TAKE_MAX))
+      for (const selected of some) {
+        if (stopping()) break
+        count.selected++
+        await window.start(selected.letter.bodyBytes, () => one(selected))
+      }
+  } catch (failure) {
+    error ??= failure as Error
+  }
+  await window.drained()
+  const stopped = error ? 'unreachable' : signal?.aborted ? 'interrupted' : 'done'
+  return { seen: reader.given, ...count, stopped, error }
+}
+
+async function moveOne({ publisher, copyOf, moved }: MoveParts, taken: Selected['taken']): Promise<void> {
+  const copy = copyOf(taken.raw)
+  await publisher.publish(copy, PUBLISH)
+  taken.ack()
+  moved(copy)
+}

@@ -1,0 +1,180 @@
+/**
+ * Letters as lines of JSON, for files and pipes, and back: every property, header and byte of the body comes back as it was.
+ * A body that is JSON in UTF-8, written as `JSON.stringify` writes it, is readable in the line; any other is base64. The
+ * broker's own headers do not travel: what they alone told is written into the story. Pure.
+ */
+import { InvalidOption, MessageInvalid, textOf } from '../errors.ts'
+import { forwardedProperties } from '../forward.ts'
+import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
+import { type Encoded, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
+import { restoredCopy } from './copies.ts'
+import { readLetter } from './story.ts'
+
+/** The form of a line. */
+const VERSION = 1
+const TEXT_PROPERTIES = [
+  'messageId',
+  'type',
+  'appId',
+  'contentType',
+  'contentEncoding',
+  'correlationId',
+  'replyTo',
+] as const
+const NUMBER_PROPERTIES = ['timestamp', 'priority'] as const
+const FIELDS: ReadonlySet<string> = new Set(['surehop', 'id', 'properties', 'headers', 'body', 'bodyBase64'])
+/** RabbitMQ's default upper bound of a message, bytes. */
+const MAX_BODY_BYTES = 128 * 1024 * 1024
+
+/** One letter as one line, without its line feed. */
+export function exportLine(raw: RawDelivery): string {
+  const { headers, ...properties } = restoredCopy(raw, '').properties
+  const id = readLetter(raw).id
+  return JSON.stringify({ surehop: VERSION, id, properties, headers: packed(headers), ...bodyOf(raw.content) })
+}
+
+/**
+ * A line as a letter for `queue`.
+ * @throws MessageInvalid naming the part that is wrong
+ */
+export function importLine(line: string, queue: string): Encoded {
+  const value = objectOf('line', parsed(line))
+  for (const name of Object.keys(value)) if (!FIELDS.has(name)) throw wrong(name, 'no field of a letter')
+  if (value['surehop'] !== VERSION)
+    throw wrong(
+      'surehop',
+      `expected ${VERSION} (a line written by "surehop dead export"), got ${textOf(value['surehop'], 60)}`,
+    )
+  const properties = propertiesOf(objectOf('properties', value['properties']))
+  const headers = headersOf(objectOf('headers', value['headers'] ?? {}))
+  return letterOf({ content: contentOf(value), properties, headers }, queue)
+}
+
+function letterOf(
+  {
+    content,
+    properties,
+    headers,
+  }: { content: Buffer; properties: Record<string, unknown>; headers: Record<string, unknown> },
+  queue: string,
+): Encoded {
+  const raw: RawDelivery = {
+    content,
+    fields: { deliveryTag: 0, redelivered: false, exchange: '', routingKey: '' },
+    properties: { ...properties, headers },
+  }
+  const kept = { [HEADER.exchange]: headers[HEADER.exchange], [HEADER.routingKey]: headers[HEADER.routingKey] }
+  const wire: WireProperties = forwardedProperties(raw, kept)
+  const { messageId, transactionId } = readLetter(raw)
+  const id = messageId ?? newMessageId()
+  return {
+    exchange: '',
+    routingKey: queue,
+    content,
+    properties: wire,
+    messageId: id,
+    transactionId: transactionId ?? id,
+  }
+}
+
+function bodyOf(content: Buffer): { body: unknown } | { bodyBase64: string } {
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content)
+    const body: unknown = JSON.parse(text)
+    if (JSON.stringify(body) === text) return { body }
+  } catch {
+    // not JSON in UTF-8
+  }
+  return { bodyBase64: content.toString('base64') }
+}
+
+function contentOf({ body, bodyBase64 }: Record<string, unknown>): Buffer {
+  if ((body === undefined) === (bodyBase64 === undefined)) throw wrong('body', 'expected either body or bodyBase64')
+  if (body !== undefined) return Buffer.from(JSON.stringify(body))
+  const fits =
+    typeof bodyBase64 === 'string' && /^[A-Za-z0-9+/]*={0,2}$/.test(bodyBase64) && bodyBase64.length % 4 === 0
+  if (!fits) throw wrong('bodyBase64', 'expected base64 text')
+  const content = Buffer.from(bodyBase64 as string, 'base64')
+  if (content.length > MAX_BODY_BYTES) throw wrong('bodyBase64', `expected at most ${MAX_BODY_BYTES} bytes`)
+  return content
+}
+
+function propertiesOf(given: Record<string, unknown>): Record<string, unknown> {
+  const known: readonly string[] = [...TEXT_PROPERTIES, ...NUMBER_PROPERTIES]
+  for (const name of Object.keys(given))
+    if (!known.includes(name)) throw wrong(`properties.${name}`, 'no property of a letter')
+  for (const name of TEXT_PROPERTIES) if (given[name] !== undefined) checkText(name, given[name])
+  for (const name of NUMBER_PROPERTIES) if (given[name] !== undefined) checkNumber(name, given[name])
+  return given
+}
+
+function checkText(name: string, value: unknown): void {
+  if (typeof value === 'string' && Buffer.byteLength(value) <= 255) return
+  throw wrong(`properties.${name}`, 'expected a text of at most 255 bytes')
+}
+
+function checkNumber(name: string, value: unknown): void {
+  const max = name === 'priority' ? 255 : Number.MAX_SAFE_INTEGER
+  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= max) return
+  throw wrong(`properties.${name}`, `expected an integer from 0 to ${max}`)
+}
+
+function headersOf(given: Record<string, unknown>): Record<string, unknown> {
+  const headers = unpacked(given, 0) as Record<string, unknown>
+  for (const name of Object.keys(headers))
+    if (Buffer.byteLength(name) > 128) throw wrong('headers', 'expected names of at most 128 bytes')
+  if (headerBytes(headers) > MAX_HEADER_BYTES) throw wrong('headers', `expected at most ${MAX_HEADER_BYTES} bytes`)
+  return headers
+}
+
+/** What JSON has no word for: bytes and big integers. (amqplib's `{'!': type, value}` passes as it is.) */
+function packed(value: unknown): unknown {
+  if (value instanceof Uint8Array) return { $bytes: Buffer.from(value).toString('base64') }
+  if (typeof value === 'bigint') return { $int: String(value) }
+  if (Array.isArray(value)) return value.map(packed)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, packed(item)]))
+}
+
+function unpacked(value: unknown, depth: number): unknown {
+  if (depth > 32) throw wrong('headers', 'expected at most 32 levels')
+  if (Array.isArray(value)) return value.map((item) => unpacked(item, depth + 1))
+  if (typeof value !== 'object' || value === null) return value
+  const { $bytes, $int } = value as Record<string, unknown>
+  if (typeof $bytes === 'string') return Buffer.from($bytes, 'base64')
+  if (typeof $int === 'string' && /^-?\d{1,19}$/.test($int)) return BigInt($int)
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, unpacked(item, depth + 1)]))
+}
+
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch (cause) {
+    const at = /at position \d+/.exec(textOf(cause))?.[0] ?? 'at its end'
+    throw new MessageInvalid('line', `no JSON: mistake ${at}`, { cause })
+  }
+}
+
+function objectOf(path: string, value: unknown): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
+  throw wrong(path, 'expected a JSON object')
+}
+
+function wrong(path: string, what: string): MessageInvalid {
+  return new MessageInvalid(path, `${path}: ${what}`)
+}
+
+/** Bytes or text in pieces, as lines; a line that grows beyond the largest letter is refused. */
+export async function* linesOf(source: AsyncIterable<string | Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder('utf-8')
+  let open = ''
+  for await (const piece of source) {
+    open += typeof piece === 'string' ? piece : decoder.decode(piece, { stream: true })
+    const lines = open.split('\n')
+    open = lines.pop()!
+    if (open.length > 2 * MAX_BODY_BYTES)
+      throw new InvalidOption('expected one letter per line; this line does not end')
+    yield* lines
+  }
+  yield open + decoder.decode()
+}

@@ -1,0 +1,319 @@
+/**
+ * Reads a queue without harm: consumes without ack, and gives everything back by closing its channels.
+ *
+ * A reader goes over the queue in legs, each a channel with one consumer and a prefetch of its own that grows from a few
+ * letters to at most 4,096 or about 16 MiB: a first page is quick, a long queue takes few legs, and no more than one leg's
+ * letters are buffered here. (One consumer cannot do: its prefetch ends at 65,535, and an unlimited one at 2,000.)
+ *
+ * Promises: the letters there at the start, oldest first, each once; what is not acked is back, in its order, when `close()`
+ * resolves; what arrives later is not given. Does NOT promise that nobody else consumes the queue: only that no other reader does.
+ */
+import type { Channel } from 'amqplib'
+import { type Connection, closeChannel } from '../connection/connection.ts'
+import { Delivery, Epoch } from '../consumer/delivery.ts'
+import { deferred, pause, within } from '../deadline.ts'
+import { ChannelLost, Closed, ResourceMissing, textOf } from '../errors.ts'
+import type { RawDelivery } from '../message.ts'
+import { InspectorLock } from './lock.ts'
+
+/** Most letters held by one leg. */
+const LEG_MAX = 4_096
+const LEG_MIN = 16
+/** About so many bytes are buffered. */
+const LEG_BYTES = 16 * 1024 * 1024
+const GROWTH = 4
+/** Nothing came for so long: ask the broker whether anything is left, ms. */
+const QUIET_MS = 1_000
+/** How long `close()` waits until the broker counts the letters as ready again, ms. */
+const SETTLE_MS = 2_000
+const SETTLE_PAUSE_MS = 5
+
+/** A letter in hand: ack it, or let it go back when the reader closes. */
+export interface Taken {
+  readonly raw: RawDelivery
+  /** @returns false when its channel is gone: the letter is back in the queue */
+  ack(): boolean
+}
+
+export class Reader {
+  /** Letters there at the start. */
+  readonly total: number
+  readonly #connection: Connection
+  readonly #queue: string
+  readonly #lock: InspectorLock
+  readonly #legs: Leg[] = []
+  readonly #buffer: Taken[] = []
+  readonly #first: number
+  #given = 0
+  #arrived = 0
+  #arrivedBytes = 0
+  #settled = 0
+  #failure: Error | undefined
+  #news = deferred()
+
+  private constructor(connection: Connection, queue: string, lock: InspectorLock, total: number, first: number) {
+    this.#connection = connection
+    this.#queue = queue
+    this.#lock = lock
+    this.total = total
+    this.#first = Math.max(1, Math.min(first, LEG_MAX))
+  }
+
+  /**
+   * Locks the queue against other readers.
+   * @param options.first how many letters to fetch at first. Default 64
+   * @throws ResourceBusy, ResourceMissing, NotConnected
+   */
+  static async open(connection: Connection, queue: string, options: { readonly first?: number } = {}): Promise<Reader> {
+    await connection.ready(connection.options.rpcTimeoutMs)
+    const total = await countOf(connection, queue)
+    const lock = await InspectorLock.acquire(connection, queue)
+    try {
+      const locked = await connection.rpc(`look at queue "${queue}"`, () => lock.channel.checkQueue(queue))
+      return new Reader(connection, queue, lock, Math.max(total, locked.messageCount), options.first ?? 64)
+    } catch (error) {
+      await lock.release()
+      throw error
+    }
+  }
+
+  /** Letters given so far. */
+  get given(): number {
+    return this.#given
+  }
+
+  /**
+   * The next letter, or undefined at the end.
+   * @throws ChannelLost: everything not acked is back in the queue
+   */
+  async next(): Promise<Taken | undefined> {
+    while (this.#given < this.total) {
+      if (this.#failure) throw this.#failure
+      const taken = this.#buffer.shift()
+      if (taken) {
+        this.#given++
+        return taken
+      }
+      if (!(await this.#more())) return undefined
+    }
+    return undefined
+  }
+
+  /** At most `max` letters, at least one unless it is the end. */
+  async nextMany(max: number): Promise<Taken[]> {
+    const first = await this.next()
+    if (!first) return []
+    const rest = this.#buffer.splice(0, Math.min(max - 1, this.total - this.#given))
+    this.#given += rest.length
+    return [first, ...rest]
+  }
+
+  /** Letters that came to the queue after the start, as the broker counts; at least 0. */
+  async arrivals(): Promise<number> {
+    const doing = `look at queue "${this.#queue}"`
+    const { messageCount } = await this.#connection.rpc(doing, () => this.#lock.channel.checkQueue(this.#queue))
+    return Math.max(0, messageCount + this.#arrived - this.total)
+  }
+
+  /** Gives everything back that was not acked, in its order. Never rejects. */
+  async close(): Promise<void> {
+    this.#fail(new Closed('the reader is closed'))
+    await this.#legs.at(-1)?.cancel()
+    for (const leg of this.#legs) await leg.close()
+    await this.#untilBack()
+    await this.#lock.release()
+  }
+
+  async #more(): Promise<boolean> {
+    const leg = this.#legs.at(-1)
+    if (!leg || leg.spent(this.#ideal())) await this.#nextLeg(leg)
+    if (this.#buffer.length > 0) return true
+    const before = this.#arrived
+    await within(this.#news.promise, QUIET_MS, () => new Closed('')).catch(() => {})
+    if (this.#arrived > before || this.#failure) return true
+    return this.#anyLeft(before)
+  }
+
+  /** Somebody may have emptied the queue. A second answer on the same channel comes after every delivery sent before the first. */
+  async #anyLeft(before: number): Promise<boolean> {
+    const leg = this.#legs.at(-1)!
+    const left = await leg.ready()
+    await leg.ready()
+    return left > 0 || this.#arrived > before
+  }
+
+  async #nextLeg(last: Leg | undefined): Promise<void> {
+    await last?.cancel()
+    for (const leg of this.#legs.filter((l) => l.empty)) await leg.close()
+    const wanted = Math.min(this.#ideal(), last ? last.prefetch * GROWTH : this.#first)
+    const prefetch = Math.max(1, Math.min(wanted, Math.max(LEG_MIN, this.total - this.#arrived)))
+    const leg = new Leg(this.#connection, this.#queue, prefetch, this.#listener())
+    this.#legs.push(leg)
+    await leg.open()
+  }
+
+  #listener(): LegListener {
+    return {
+      took: (taken) => {
+        this.#arrived++
+        this.#arrivedBytes += taken.raw.content.length
+        this.#buffer.push(taken)
+        this.#tell()
+      },
+      settled: () => void this.#settled++,
+      lost: (reason) => this.#fail(reason),
+    }
+  }
+
+  #ideal(): number {
+    if (this.#arrived === 0) return this.#first
+    const average = Math.max(1, this.#arrivedBytes / this.#arrived)
+    return Math.max(LEG_MIN, Math.min(LEG_MAX, Math.floor(LEG_BYTES / average)))
+  }
+
+  #fail(reason: Error): void {
+    this.#failure ??= reason
+    this.#buffer.length = 0
+    this.#tell()
+  }
+
+  #tell(): void {
+    this.#news.resolve()
+    this.#news = deferred()
+  }
+
+  /** A reader that comes next must find them: the broker hands back what a closed channel held a moment later. */
+  async #untilBack(): Promise<void> {
+    const kept = this.#arrived - this.#settled
+    const until = performance.now() + SETTLE_MS
+    try {
+      while (kept > 0 && performance.now() < until) {
+        const { messageCount } = await this.#connection.rpc('count', () => this.#lock.channel.checkQueue(this.#queue))
+        if (messageCount >= kept) return
+        await pause(SETTLE_PAUSE_MS)
+      }
+    } catch {
+      // The connection is gone, and the letters are back with it.
+    }
+  }
+}
+
+/** Letters ready in a queue, asked on a channel of its own: asking for a missing queue closes the channel. */
+async function countOf(connection: Connection, queue: string): Promise<number> {
+  const doing = `look at queue "${queue}"`
+  try {
+    return await connection.withChannel(async (channel) => {
+      const { messageCount } = await connection.rpc(doing, () => channel.checkQueue(queue))
+      return messageCount
+    })
+  } catch (error) {
+    if (!(error instanceof ResourceMissing)) throw error
+    throw new ResourceMissing(
+      error.resource,
+      `queue "${queue}" does not exist. Its consumer declares it at its first start: is the name right, and the virtual host?`,
+      { cause: error },
+    )
+  }
+}
+
+interface LegListener {
+  took(taken: Taken): void
+  settled(): void
+  lost(reason: Error): void
+}
+
+/** One channel with one consumer on it. */
+class Leg {
+  readonly prefetch: number
+  readonly #connection: Connection
+  readonly #queue: string
+  readonly #listener: LegListener
+  #channel: Channel | undefined
+  #tag: string | undefined
+  #taken = 0
+  #unsettled = 0
+  #closed = false
+
+  constructor(connection: Connection, queue: string, prefetch: number, listener: LegListener) {
+    this.#connection = connection
+    this.#queue = queue
+    this.prefetch = prefetch
+    this.#listener = listener
+  }
+
+  /** It gives no more, or a larger one would do better. */
+  spent(ideal: number): boolean {
+    return this.#unsettled >= this.prefetch || (this.#taken >= this.prefetch && ideal >= 2 * this.prefetch)
+  }
+
+  /** Cancelled, and nothing left to hold. */
+  get empty(): boolean {
+    return this.#unsettled === 0 && this.#tag === undefined
+  }
+
+  async open(): Promise<void> {
+    const channel = await this.#connection.openChannel()
+    this.#channel = channel
+    const epoch = new Epoch(channel)
+    let reason: Error | undefined
+    channel.on('error', (error: Error) => {
+      reason = error
+    })
+    channel.on('close', () => this.#lost(reason))
+    await this.#connection.rpc('set the prefetch', () => channel.prefetch(this.prefetch))
+    const { consumerTag } = await this.#connection.rpc(`look into queue "${this.#queue}"`, () =>
+      channel.consume(this.#queue, (raw) => this.#took(raw as RawDelivery | null, epoch), { noAck: false }),
+    )
+    this.#tag = consumerTag
+  }
+
+  /** Ends its consumer and keeps what it took. */
+  async cancel(): Promise<void> {
+    const tag = this.#tag
+    this.#tag = undefined
+    if (tag === undefined || this.#closed) return
+    await this.#connection.rpc('stop looking', () => this.#channel!.cancel(tag)).catch(() => {})
+  }
+
+  /** Letters still ready in the queue. */
+  async ready(): Promise<number> {
+    const asked = this.#connection.rpc(`look at queue "${this.#queue}"`, () => this.#channel!.checkQueue(this.#queue))
+    return (await asked).messageCount
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#channel) await closeChannel(this.#channel, this.#connection.options.rpcTimeoutMs)
+  }
+
+  #took(raw: RawDelivery | null, epoch: Epoch): void {
+    if (raw === null) {
+      this.#lost(new Error('the broker cancelled the consumer: was the queue deleted?'))
+      return
+    }
+    const delivery = new Delivery(raw, epoch)
+    this.#taken++
+    this.#unsettled++
+    this.#listener.took({ raw, ack: () => this.#settle(delivery) })
+  }
+
+  #settle(delivery: Delivery): boolean {
+    const acked = delivery.ack()
+    if (acked) {
+      this.#unsettled--
+      this.#listener.settled()
+    }
+    return acked
+  }
+
+  #lost(reason: Error | undefined): void {
+    if (this.#closed) return
+    const why = reason ? textOf(reason) : 'the connection was lost'
+    this.#listener.lost(
+      new ChannelLost(`reading queue "${this.#queue}" was cut short: ${why}. What was not done is back in the queue`, {
+        cause: reason,
+      }),
+    )
+  }
+}
