@@ -153,7 +153,7 @@ return table.concat(replies) .. table.concat(sinces)
 const SETTLE = `
 local owner, payload = ARGV[1], ARGV[2]
 local n, retention, at = struct.unpack('<I2d', payload)
-local values, touched, entries, lengths, replies = {}, {}, {}, {}, {}
+local values, touched, buckets, entries, lengths, replies = {}, {}, {}, {}, {}, {}
 
 local function read(key)
   if values[key] == nil then values[key] = redis.call('GET', key) end
@@ -183,7 +183,9 @@ local function complete(key, b, digest, identity, idMs)
 end
 
 local function isPacked(b, identity)
-  return b > 0 and find((redis.call('GET', KEYS[n + b]) or '') .. (entries[b] or ''), identity)
+  if b == 0 then return nil end
+  if not buckets[b] then buckets[b] = redis.call('GET', KEYS[n + b]) or '' end
+  return find(buckets[b], identity) or find(entries[b] or '', identity)
 end
 
 for i = 1, n do
