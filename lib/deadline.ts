@@ -16,6 +16,20 @@ export function within<T>(promise: Promise<T>, ms: number, onTimeout: () => Erro
   })
 }
 
+/**
+ * Waits for `promise` until the signal fires, then gives up on it.
+ * @throws the signal's reason
+ */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise
+  const aborted = deferred<never>()
+  const abort = () => aborted.reject(signal.reason)
+  if (signal.aborted) abort()
+  signal.addEventListener('abort', abort, { once: true })
+  promise.catch(() => {})
+  return Promise.race([promise, aborted.promise]).finally(() => signal.removeEventListener('abort', abort))
+}
+
 /** Resolves after `ms`, or as soon as the signal fires (never rejects). The timer alone does not keep a process alive when `background`. */
 export function pause(ms: number, signal?: AbortSignal, background = false): Promise<void> {
   if (signal?.aborted) return Promise.resolve()

@@ -2,6 +2,7 @@
  * Turns what a user publishes into bytes and AMQP properties, and refuses on our side what the broker would refuse by
  * closing the channel: too large bodies and headers, too long ids. Pure.
  */
+import { MAX_DELAY_MS } from '../backoff.ts'
 import { MessageInvalid } from '../errors.ts'
 import {
   HEADER,
@@ -16,6 +17,8 @@ import { show } from '../options.ts'
 /** Header tables beyond this many bytes are refused (amqplib gives up at 64 KiB, properties included). */
 export const MAX_HEADER_BYTES = 60 * 1024
 const MAX_SHORT_STRING = 255
+/** Half a character: it would come back as another one, and a return could not be matched with its message. */
+const LONE_SURROGATE = /\p{Surrogate}/u
 
 const KNOWN: ReadonlySet<string> = new Set([
   'body',
@@ -110,8 +113,11 @@ function checkFields(message: OutgoingMessage): void {
   shortString('replyTo', message.replyTo)
   shortString('contentType', message.contentType)
   const { delayMs } = message
-  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0))
-    throw new MessageInvalid('delayMs', `expected delayMs to be a number of ms >= 0, got ${show(delayMs)}`)
+  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0 && delayMs <= MAX_DELAY_MS))
+    throw new MessageInvalid(
+      'delayMs',
+      `expected delayMs to be a number of ms from 0 to ${MAX_DELAY_MS} (30 days), got ${show(delayMs)}`,
+    )
 }
 
 function shortString(field: string, value: string | undefined, min = 0): void {
@@ -119,11 +125,12 @@ function shortString(field: string, value: string | undefined, min = 0): void {
   const fits =
     typeof value === 'string' &&
     value.length >= min &&
-    (value.length <= 63 || Buffer.byteLength(value) <= MAX_SHORT_STRING)
+    (value.length <= 63 || Buffer.byteLength(value) <= MAX_SHORT_STRING) &&
+    !LONE_SURROGATE.test(value)
   if (!fits)
     throw new MessageInvalid(
       field,
-      `expected ${field} to be a string of ${min} to ${MAX_SHORT_STRING} bytes, got ${show(value)}`,
+      `expected ${field} to be a well-formed string of ${min} to ${MAX_SHORT_STRING} bytes, got ${show(value)}`,
     )
 }
 
@@ -131,16 +138,34 @@ function userHeaders(headers: object): Record<string, unknown> {
   const out: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(headers)) {
     checkHeaderName(name)
-    if (value !== undefined)
-      out[name] = value instanceof Date ? { '!': 'timestamp', value: Math.floor(value.getTime() / 1_000) } : value
+    if (value !== undefined) out[name] = value
   }
   const bytes = headerBytes(out)
   if (bytes > MAX_HEADER_BYTES)
     throw new MessageInvalid(
       'headers',
-      `expected headers of at most ${MAX_HEADER_BYTES} bytes, got about ${bytes}: put large data into the body`,
+      `expected headers of at most ${MAX_HEADER_BYTES} bytes, got more: put large data into the body`,
     )
-  return out
+  return fieldTable(out)
+}
+
+/** What amqplib would encode as an empty or numbered table is given its AMQP type. */
+function fieldTable(table: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).map(([name, value]) => [name, fieldValue(name, value)]))
+}
+
+function fieldValue(name: string, value: unknown): unknown {
+  if (value instanceof Date) return { '!': 'timestamp', value: seconds(name, value) }
+  if (Buffer.isBuffer(value)) return value
+  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+  if (Array.isArray(value)) return value.map((item) => fieldValue(name, item))
+  return typeof value === 'object' && value !== null ? fieldTable(value) : value
+}
+
+function seconds(name: string, date: Date): number {
+  const value = Math.floor(date.getTime() / 1_000)
+  if (value >= 0) return value
+  throw new MessageInvalid(`headers.${name}`, `expected header "${name}" to be a date since 1970, got ${String(date)}`)
 }
 
 function checkHeaderName(name: string): void {
@@ -155,16 +180,18 @@ function checkHeaderName(name: string): void {
     throw new MessageInvalid('headers', `expected header names of at most 128 bytes, got ${show(name)}`)
 }
 
-/** Roughly what a header value takes on the wire; exact for strings and buffers, generous for the rest. */
+/** Roughly what a header value takes on the wire; exact for strings and buffers, generous for the rest; stops counting beyond the limit. */
 export function headerBytes(value: unknown, depth = 0): number {
   if (depth > 32) return MAX_HEADER_BYTES + 1
   if (typeof value === 'string') return 5 + Buffer.byteLength(value)
   if (value instanceof Uint8Array) return 5 + value.length
   if (typeof value !== 'object' || value === null) return 9
-  const inner = Array.isArray(value)
-    ? value.map((item) => [item, 0] as const)
-    : Object.entries(value).map(([name, item]) => [item, 1 + Buffer.byteLength(name)] as const)
-  return inner.reduce((sum, [item, nameBytes]) => sum + nameBytes + headerBytes(item, depth + 1), 5)
+  let sum = 5
+  for (const [name, item] of Object.entries(value)) {
+    sum += (Array.isArray(value) ? 0 : 1 + Buffer.byteLength(name)) + headerBytes(item, depth + 1)
+    if (sum > MAX_HEADER_BYTES) break
+  }
+  return sum
 }
 
 function tooLarge(bytes: number, max: number): MessageInvalid {

@@ -2,12 +2,13 @@
  * What a service publishes with. `publish()` resolves only when the broker has confirmed *and* routed the message; otherwise it
  * rejects with one `PublishFailed` that says what is known: returned, nacked, unknown or not-sent.
  */
-import { InvalidOption, MessageInvalid, PublishFailed, ResourceMissing } from '../errors.ts'
+import { pause, unlessAborted, within } from '../deadline.ts'
+import { BrokerTimeout, ChannelLost, InvalidOption, NotConnected, PublishFailed } from '../errors.ts'
 import { HEADER, newMessageId, type OutgoingMessage } from '../message.ts'
 import { callable, checkOptions, flag, having, integer, needed, number, object, text } from '../options.ts'
 import { type Schema, validate } from '../schema.ts'
 import type { DelayRoute } from '../topology/delay.ts'
-import { type Encoded, encode } from './encode.ts'
+import { type Encoded, type EncodeOptions, encode } from './encode.ts'
 import type { Publisher, Receipt, SendOptions } from './publisher.ts'
 
 /** Options of a producer. All have defaults. */
@@ -22,6 +23,8 @@ export interface ProducerOptions {
   readonly windowBytes?: number
   /** Most publishes that wait for the window or the broker; one more is refused at once (`not-sent`). Default 10,000. */
   readonly maxWaiting?: number
+  /** Most bytes of bodies that wait so; one more message is refused at once (`not-sent`). Default 256 MiB. */
+  readonly maxWaitingBytes?: number
   /** Largest body, bytes. Default 16 MiB, the limit of RabbitMQ 4. */
   readonly maxBodyBytes?: number
   /** Standard Schemas by message type: a body that does not fit is refused before it is sent. */
@@ -54,6 +57,7 @@ export const PRODUCER_DEFAULTS = {
   windowMessages: 1_000,
   windowBytes: 16 * 1024 * 1024,
   maxWaiting: 10_000,
+  maxWaitingBytes: 256 * 1024 * 1024,
   maxBodyBytes: 16 * 1024 * 1024,
 } as const
 
@@ -69,6 +73,7 @@ const RULES = {
   windowMessages: integer(1, 65_535),
   windowBytes: integer(1),
   maxWaiting: integer(1),
+  maxWaitingBytes: integer(1),
   maxBodyBytes: integer(1, 134_217_728),
   schemas: object,
 }
@@ -106,24 +111,22 @@ export class Producer {
    * @throws PublishFailed with its outcome; InvalidOption
    */
   async publish(exchange: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
-    checkTarget('exchange', exchange)
-    checkOptions('publish()', options, PUBLISH_RULES)
-    const encoded = await this.#prepare(exchange, message)
-    return this.#parts.publisher.publish(encoded, this.#sendOptions(options))
+    const send = this.#checked(exchange, options)
+    return this.#parts.publisher.publish(this.#prepare(exchange, message, send), send)
   }
 
   /**
    * Publishes straight to a queue.
    * @throws PublishFailed (`returned` when the queue does not exist); InvalidOption
    */
-  send(queue: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
+  async send(queue: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
     checkTarget('queue', queue, 1)
     return this.publish('', { ...message, routingKey: queue }, options)
   }
 
   /**
    * Publishes many messages, as fast as the window allows, and tells the outcome of each, in the order given.
-   * Never rejects for a message's failure. Takes any iterable, also an async one; no more than the window is held at a time.
+   * Never rejects for a message's failure. Takes any iterable, also an async one; no more than a window's messages wait to be sent at a time.
    * @throws InvalidOption
    */
   async publishMany(
@@ -131,35 +134,67 @@ export class Producer {
     messages: Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage>,
     options: PublishOptions = {},
   ): Promise<PublishResult[]> {
-    checkTarget('exchange', exchange)
+    const send = this.#checked(exchange, options)
+    const { publisher } = this.#parts
     const results: Promise<PublishResult>[] = []
     for await (const message of messages) {
-      results.push(this.publish(exchange, message, options).catch(asResult))
-      await this.#parts.publisher.room()
+      const prepared = await attempt(() => this.#prepare(exchange, message, send))
+      results.push(
+        ('error' in prepared ? Promise.reject(prepared.error) : publisher.publish(prepared.value, send)).catch(
+          asResult,
+        ),
+      )
+      await publisher.room()
     }
     return Promise.all(results)
   }
 
-  async #prepare(exchange: string, message: OutgoingMessage): Promise<Encoded> {
+  #checked(exchange: string, options: PublishOptions): SendOptions {
+    checkTarget('exchange', exchange)
+    checkOptions('publish()', options, PUBLISH_RULES)
+    const { deadlineMs = this.#options.deadlineMs, mandatory = this.#options.mandatory, signal } = options
+    return { deadlineMs, mandatory, signal }
+  }
+
+  /** At once where it can be, so that publishes keep their order. */
+  #prepare(exchange: string, message: OutgoingMessage, send: SendOptions): Encoded | Promise<Encoded> {
+    const schema = this.#schemaOf(message)
     try {
-      const checked = await this.#validated(message)
-      const encoded = encode(exchange, checked, {
-        service: this.#parts.service,
-        maxBodyBytes: this.#options.maxBodyBytes,
-      })
-      return message.delayMs ? await this.#delayed(encoded, message.delayMs) : encoded
+      if (!schema && !message?.delayMs) return encode(exchange, message, this.#encoding)
     } catch (cause) {
-      throw notSent(exchange, message, cause)
+      throw notSent(exchange, message, cause, send)
+    }
+    return this.#prepareLater(exchange, message, schema, send)
+  }
+
+  async #prepareLater(
+    exchange: string,
+    message: OutgoingMessage,
+    schema: Schema | undefined,
+    send: SendOptions,
+  ): Promise<Encoded> {
+    try {
+      const checked = schema ? { ...message, body: await validate(schema, message.body) } : message
+      const encoded = encode(exchange, checked, this.#encoding)
+      return message.delayMs ? await this.#delayed(encoded, message.delayMs, send) : encoded
+    } catch (cause) {
+      throw notSent(exchange, message, cause, send)
     }
   }
 
-  async #validated(message: OutgoingMessage): Promise<OutgoingMessage> {
-    const schema = this.#options.schemas?.[message?.type ?? '']
-    return schema ? { ...message, body: await validate(schema, message.body) } : message
+  get #encoding(): EncodeOptions {
+    return { service: this.#parts.service, maxBodyBytes: this.#options.maxBodyBytes }
   }
 
-  async #delayed(encoded: Encoded, delayMs: number): Promise<Encoded> {
-    const route = await this.#parts.delayRoute(delayMs, encoded.exchange, encoded.routingKey)
+  #schemaOf(message: OutgoingMessage | undefined): Schema | undefined {
+    const { schemas } = this.#options
+    const type = message?.type
+    return schemas && type !== undefined && Object.hasOwn(schemas, type) ? schemas[type] : undefined
+  }
+
+  async #delayed(encoded: Encoded, delayMs: number, send: SendOptions): Promise<Encoded> {
+    const { exchange, routingKey } = encoded
+    const route = await persist(() => this.#parts.delayRoute(delayMs, exchange, routingKey), send)
     const from = { [HEADER.exchange]: encoded.exchange, [HEADER.routingKey]: encoded.routingKey }
     const headers = { ...encoded.properties.headers, ...from, ...route.headers }
     return {
@@ -168,11 +203,6 @@ export class Producer {
       routingKey: route.routingKey,
       properties: { ...encoded.properties, headers },
     }
-  }
-
-  #sendOptions(options: PublishOptions): SendOptions {
-    const { deadlineMs = this.#options.deadlineMs, mandatory = this.#options.mandatory, signal } = options
-    return { deadlineMs, mandatory, signal }
   }
 }
 
@@ -194,17 +224,47 @@ function withoutUndefined<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T
 }
 
-function notSent(exchange: string, message: OutgoingMessage, cause: unknown): Error {
+function notSent(exchange: string, message: OutgoingMessage, cause: unknown, { signal }: SendOptions): Error {
   if (cause instanceof InvalidOption) return cause
   const messageId = typeof message?.messageId === 'string' ? message.messageId.slice(0, 255) : newMessageId()
   const transactionId = typeof message?.transactionId === 'string' ? message.transactionId.slice(0, 255) : messageId
   const routingKey = String(message?.routingKey ?? message?.type ?? '').slice(0, 255)
-  const retryable = !(cause instanceof MessageInvalid || cause instanceof ResourceMissing)
+  const aborted = signal?.aborted === true && cause === signal.reason
+  const retryable = aborted || PASSING.some((kind) => cause instanceof kind)
+  const why = aborted ? 'its signal was aborted' : ((cause as Error)?.message ?? cause)
   return new PublishFailed(
     { outcome: 'not-sent', messageId, transactionId, exchange, routingKey, sends: 0, retryable },
-    `message ${messageId} was not published (not-sent): ${(cause as Error)?.message ?? cause}`,
+    `message ${messageId} was not published (not-sent): ${why}. Nothing was sent.`,
     { cause },
   )
+}
+
+/** Failures that may be gone the next time. */
+const PASSING = [NotConnected, BrokerTimeout, ChannelLost]
+const PERSIST_PAUSE_MS = 200
+
+/** Repeats what the broker could not answer just now, until the deadline or the abort. */
+async function persist<T>(run: () => Promise<T>, { deadlineMs, signal }: SendOptions): Promise<T> {
+  const until = performance.now() + deadlineMs
+  for (let last: Error | undefined; ; ) {
+    const late = () => new NotConnected(`the deadline passed after ${deadlineMs} ms${last ? `: ${last.message}` : ''}`)
+    signal?.throwIfAborted()
+    try {
+      return await within(unlessAborted(run(), signal), Math.max(0, until - performance.now()), late)
+    } catch (error) {
+      if (!PASSING.some((kind) => error instanceof kind) || performance.now() >= until) throw error
+      last = error as Error
+      await pause(Math.min(PERSIST_PAUSE_MS, Math.max(0, until - performance.now())), signal)
+    }
+  }
+}
+
+async function attempt<T>(run: () => T | Promise<T>): Promise<{ readonly value: T } | { readonly error: unknown }> {
+  try {
+    return { value: await run() }
+  } catch (error) {
+    return { error }
+  }
 }
 
 function asResult(error: unknown): PublishResult {

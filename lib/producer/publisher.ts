@@ -114,10 +114,15 @@ export class Publisher {
     }
   }
 
-  /** Waits until nothing waits for the window; for callers who publish many. */
+  /** Waits until less than a window's messages wait to be sent; for callers who publish many. */
   async room(): Promise<void> {
-    while (this.#confirms.waitingCount > 0 && !this.#closing)
-      await new Promise<void>((resolve) => this.#changes.add(resolve))
+    while (this.#crowded && !this.#closing) await new Promise<void>((resolve) => this.#changes.add(resolve))
+  }
+
+  get #crowded(): boolean {
+    const { windowMessages, windowBytes, maxWaiting } = this.#options
+    const { waitingCount, waitingBytes } = this.#confirms
+    return waitingCount >= Math.min(windowMessages, maxWaiting) || waitingBytes >= windowBytes
   }
 
   /** Stops taking, waits for answers at most `drainMs`, gives up on the rest, closes the channel. */

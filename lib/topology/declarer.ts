@@ -13,11 +13,13 @@ const OLDEST_VERSION = [3, 10] as const
 export class Declarer {
   readonly #connection: Connection
   readonly #done = new Set<string>()
+  /** Delay routes whose topology is declared, so that a delayed publish costs no work. */
+  readonly #routes = new Set<string>()
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(connection: Connection) {
     this.#connection = connection
-    connection.onChange(() => !connection.isOpen && this.#done.clear())
+    connection.onChange(() => !connection.isOpen && this.forget())
   }
 
   /**
@@ -34,12 +36,18 @@ export class Declarer {
   /** Declares everything again when next asked for: something was deleted under us. */
   forget(): void {
     this.#done.clear()
+    this.#routes.clear()
   }
 
   /** Declares what a delayed message needs and answers where to publish it. */
   async delayRoute(delayMs: number, exchange: string, routingKey: string): Promise<DelayRoute> {
     const arrival = exchange === '' ? arrivalAtQueue(routingKey) : arrivalAtExchange(exchange)
-    await this.declare(merge(delayTopology(levelFor(delayMs)), { ...EMPTY, bindings: [arrival] }))
+    const level = levelFor(delayMs)
+    const route = JSON.stringify([level, arrival])
+    if (!this.#routes.has(route)) {
+      await this.declare(merge(delayTopology(level), { ...EMPTY, bindings: [arrival] }))
+      if (this.#connection.isOpen) this.#routes.add(route)
+    }
     return delayRoute(delayMs, exchange, routingKey)
   }
 

@@ -10,6 +10,11 @@
  * its own on the whole way, and a delayed publish to a topic exchange reaches other people's bindings unchanged: with the
  * delay in the routing key, as NServiceBus has it, that is impossible.
  *
+ * The last hop must find a queue whatever happened meanwhile: at-least-once dead-lettering repeats an unroutable message for
+ * ever, and 32 of them block their level for everybody (measured). So what was to go to a queue or exchange that is gone ends in
+ * `surehop.delay.undeliverable`; and what arrives at an exchange also goes to a sink of length one, since an exchange without a
+ * matching binding would block just so. An event that no queue wants when it arrives is dropped, as undelayed ones are.
+ *
  * Promises: never early; four significant bits, rounded up (at most 12.5 % late), so at most four hops; every hop
  * at-least-once; no per-message expiration, hence no head-of-line blocking; the number of broker objects does not grow with
  * consumers. Does NOT promise order, nor punctuality while the broker is down.
@@ -28,6 +33,10 @@ export const TOP_LEVEL = 24
 
 const TO_QUEUE = 'surehop.delay.to-queue'
 const TO_EXCHANGE = 'surehop.delay.to-exchange'
+/** What arrived for a queue or exchange that is gone: kept here, with where it was to go in its headers. */
+export const UNDELIVERABLE = 'surehop.delay.undeliverable'
+/** Takes a copy of what arrives for an exchange, and drops it: see below. */
+const SINK = 'surehop.delay.sink'
 /** Where level 0 leads: below it nothing is left to wait. */
 const BELOW = -1
 
@@ -79,14 +88,23 @@ export function delayTopology(top: number): Topology {
   const levels = Array.from({ length: top + 1 }, (_, level) => level)
   return {
     exchanges: [
-      { name: TO_QUEUE, type: 'direct' },
-      { name: TO_EXCHANGE, type: 'headers' },
+      { name: UNDELIVERABLE, type: 'fanout' },
+      { name: TO_QUEUE, type: 'direct', alternate: UNDELIVERABLE },
+      { name: TO_EXCHANGE, type: 'headers', alternate: UNDELIVERABLE },
       ...[BELOW, ...levels].map((level): Exchange => ({ name: levelName(level), type: 'headers' })),
     ],
-    queues: levels.map(levelQueue),
-    bindings: [BELOW, ...levels].flatMap(levelBindings),
+    queues: [...ENDS, ...levels.map(levelQueue)],
+    bindings: [
+      { source: UNDELIVERABLE, queue: UNDELIVERABLE, routingKey: '' },
+      ...[BELOW, ...levels].flatMap(levelBindings),
+    ],
   }
 }
+
+const ENDS: readonly Queue[] = [
+  { name: UNDELIVERABLE, arguments: { 'x-queue-type': 'quorum', 'x-delivery-limit': NO_DELIVERY_LIMIT } },
+  { name: SINK, arguments: { 'x-queue-type': 'quorum', 'x-max-length': 1, 'x-delivery-limit': NO_DELIVERY_LIMIT } },
+]
 
 /** Lets delayed messages arrive at a queue. */
 export function arrivalAtQueue(queue: string): Binding {
@@ -123,6 +141,7 @@ function levelBindings(level: number): Binding[] {
   const arrived: Binding[] = [
     { ...from, exchange: TO_QUEUE, arguments: when('queue') },
     { ...from, exchange: TO_EXCHANGE, arguments: when('exchange') },
+    { ...from, queue: SINK, arguments: when('exchange') },
   ]
   if (level === BELOW) return arrived
   return [

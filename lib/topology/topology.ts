@@ -13,6 +13,8 @@ export interface Queue {
 export interface Exchange {
   readonly name: string
   readonly type: 'direct' | 'topic' | 'fanout' | 'headers'
+  /** Exchange that takes what no binding of this one matches. */
+  readonly alternate?: string
 }
 
 /** From an exchange to a queue or another exchange. */
@@ -32,7 +34,10 @@ export interface Topology {
 
 export const EMPTY: Topology = { exchanges: [], queues: [], bindings: [] }
 
-/** One topology out of several; repeated entries are kept once (by name). */
+/**
+ * One topology out of several; repeated entries are kept once (by name).
+ * @throws TopologyInvalid when one name is asked for in two ways
+ */
 export function merge(...parts: readonly Topology[]): Topology {
   return {
     exchanges: unique(
@@ -45,13 +50,32 @@ export function merge(...parts: readonly Topology[]): Topology {
     ),
     bindings: unique(
       parts.flatMap((p) => p.bindings),
-      JSON.stringify,
+      canonical,
     ),
   }
 }
 
 function unique<T>(items: readonly T[], keyOf: (item: T) => string): T[] {
-  return [...new Map(items.map((item) => [keyOf(item), item])).values()]
+  const kept = new Map<string, T>()
+  for (const item of items) {
+    const same = kept.get(keyOf(item))
+    if (same && canonical(same) !== canonical(item)) throw contradiction(keyOf(item), same, item)
+    kept.set(keyOf(item), item)
+  }
+  return [...kept.values()]
+}
+
+function contradiction(name: string, one: unknown, other: unknown): TopologyInvalid {
+  return new TopologyInvalid(`"${name}" is asked for in two ways: ${canonical(one)} and ${canonical(other)}`)
+}
+
+/** JSON with sorted names. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, part) =>
+    typeof part === 'object' && part !== null && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : part,
+  )
 }
 
 /**
@@ -113,11 +137,12 @@ export function declareSteps(topology: Topology): DeclareStep[] {
   ]
 }
 
-function exchangeStep({ name, type }: Exchange): DeclareStep {
+function exchangeStep({ name, type, alternate }: Exchange): DeclareStep {
+  const options = { durable: true, ...(alternate === undefined ? {} : { alternateExchange: alternate }) }
   return {
     doing: `declare ${type} exchange "${name}"`,
-    key: '',
-    run: (channel) => channel.assertExchange(name, type, { durable: true }),
+    key: alternate ?? '',
+    run: (channel) => channel.assertExchange(name, type, options),
   }
 }
 
