@@ -8,11 +8,11 @@
  *
  * Measured on Redis 7.0 (`test/bench/redis-memory.ts`), bytes of `used_memory` per completed id, keys and expiry included:
  *
- *     ids per second          1      10     100   1,000  10,000
- *     this layout           118      33      19      18      18
- *     not compacted         126      42      26      32      20
- *     listpack hashes       120      38      24      71      73     (128 fields and more are no listpack)
- *     a key per id          181     181     181     181     181
+ *     ids per second            1      10     100   1,000  10,000
+ *     this, compacted         125      33      19      18      18
+ *     this, as written        125      38      28      25      26     (up to 32: APPEND reserves twice the length)
+ *     listpack hashes         120      38      24      71      73     (beyond 128 fields it is no listpack)
+ *     a key per id            209     209     209     209     209
  *
  * Windows of 2^16 ms would save a third at 10 ids per second, and cost four times the reading per claim at 10,000.
  * Any other id keeps a short key of its own; one that is long or not plain ASCII is known by its SHA-256.
