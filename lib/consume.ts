@@ -5,7 +5,7 @@ import { Consumer, type ConsumerParts } from './consumer/consumer.ts'
 import type { BodyFormat, IdentityPolicy } from './consumer/decode.ts'
 import { compose, type Handler, type Middleware, type Outlet } from './consumer/handler.ts'
 import { deadLetter } from './dead-letter/letter.ts'
-import { InvalidOption } from './errors.ts'
+import { InvalidOption, PublishFailed, ResourceMissing } from './errors.ts'
 import { StoreGuard } from './idempotency/guard.ts'
 import type { IdempotencyStore, Scope } from './idempotency/idempotency.ts'
 import type { Message } from './message.ts'
@@ -66,7 +66,10 @@ export interface ConsumeOptions<Body = unknown> {
   readonly retry?: RetryOptions
   /** `key`: by the publisher's key. Or your own function. Messages of one key run one after another, repeats included. */
   readonly orderBy?: 'key' | ((message: Message) => string | undefined)
-  /** Longest run of a handler; must stay below the broker's consumer timeout (30 minutes by default). Default 300,000 (5 minutes). */
+  /**
+   * Longest run of a handler, at most 25 minutes: a delivery must be settled within the broker's consumer timeout (30 minutes by
+   * default), its wait behind others included. Default 300,000 (5 minutes). A handler that ignores its signal is left behind a second later.
+   */
   readonly handlerTimeoutMs?: number
   /** For messages with neither message id nor transaction id. Default `reject`: to the dead letters, with a reason. */
   readonly identity?: IdentityPolicy
@@ -238,7 +241,7 @@ function outletOf(queue: string, { declarer, publisher, service, host }: Surroun
     try {
       await publish()
     } catch (error) {
-      declarer.forget()
+      if (isGone(error)) declarer.forget()
       throw error
     }
   }
@@ -254,6 +257,12 @@ function outletOf(queue: string, { declarer, publisher, service, host }: Surroun
         return publisher.publish(deadLetter(raw, run, reason, error, { queue, service, host }), send)
       }),
   }
+}
+
+/** A queue or exchange on the way was deleted under us: declare it anew before the next try. */
+function isGone(error: unknown): boolean {
+  if (error instanceof ResourceMissing) return true
+  return error instanceof PublishFailed && (error.outcome === 'returned' || error.cause instanceof ResourceMissing)
 }
 
 function guardOf(

@@ -10,11 +10,19 @@ const MAX_STACK = 3_000
 /** Stack frames that make two errors the same. */
 const FINGERPRINT_FRAMES = 5
 
-/** Headers that describe what was thrown. */
+/** Headers that describe what was thrown; also when it was thrown to trip whoever looks at it. */
 export function errorHeaders(error: unknown): Record<string, string> {
+  try {
+    return storyOf(error)
+  } catch {
+    return storyOf('an error that cannot be read was thrown')
+  }
+}
+
+function storyOf(error: unknown): Record<string, string> {
   return {
-    [HEADER.errorType]: typeOfThrown(error).slice(0, 200),
-    [HEADER.errorMessage]: textOf(error, MAX_TEXT),
+    [HEADER.errorType]: String(typeOfThrown(error)).slice(0, 200),
+    [HEADER.errorMessage]: String(textOf(error, MAX_TEXT)).slice(0, MAX_TEXT),
     [HEADER.errorFingerprint]: fingerprint(error),
     ...(error instanceof Error && error.stack
       ? { [HEADER.errorStack]: framesOf(error).join('\n').slice(0, MAX_STACK) }
@@ -24,7 +32,7 @@ export function errorHeaders(error: unknown): Record<string, string> {
 
 /**
  * Equal for errors of one type thrown at one place: the type and the innermost frames by function and file, without line
- * numbers, folders and the text (which often holds ids).
+ * numbers, folders, frames of Node itself and the text (which often holds ids).
  */
 export function fingerprint(error: unknown): string {
   const place =
@@ -38,9 +46,9 @@ export function fingerprint(error: unknown): string {
 }
 
 function framesOf(error: Error): string[] {
-  return (error.stack ?? '')
+  return (typeof error.stack === 'string' ? error.stack : '')
     .split('\n')
-    .filter((line) => /^\s+at /.test(line))
+    .filter((line) => /^\s+at (?!.*\bnode:)/.test(line))
     .map((line) => line.trim())
 }
 

@@ -1,11 +1,17 @@
 /**
  * One attempt while its handler runs: the context the handler sees, its signal, and the publishes made in its name.
- * Promises: a publish in the handler's name is confirmed before the attempt counts as done; after the signal fired nothing is published;
- * a handler that ignores its signal is left behind after a second (what it still does is fenced by its token).
+ *
+ *     running ──handler ended──▶ its publishes confirmed ──▶ done | failed
+ *        └──signal fired──▶ handler ended ──▶ done | interrupted         (lease or channel lost: waited for, however long it takes)
+ *                  └──time up | closing, a second later──▶ left behind   (what it still does is fenced by its token)
+ *
+ * Promises: a publish in the handler's name is confirmed before the attempt counts as done; after the signal fired, or the handler
+ * ended, nothing is published; a lost channel or lease never makes this process run a message beside a handler of it that still runs.
+ * Does NOT promise that a handler ends: one that ignores its signal after `handlerTimeoutMs` goes on beside the next attempt.
  */
-import { HandlerTimeout } from '../errors.ts'
+import { Closed, HandlerTimeout, InvalidOption } from '../errors.ts'
 import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
-import type { Producer } from '../producer/producer.ts'
+import type { Producer, PublishOptions } from '../producer/producer.ts'
 import type { Receipt } from '../producer/publisher.ts'
 import type { Context, ContextPublishOptions, Handler, Run } from './handler.ts'
 
@@ -15,16 +21,22 @@ export type AttemptEnd =
   | { readonly ended: 'failed'; readonly error: unknown }
   | { readonly ended: 'interrupted'; readonly error: Error }
 
-/** How long a handler may take to end after its signal fired, ms. */
-const ABANDON_AFTER_MS = 1_000
+type Send = (message: OutgoingMessage, options: PublishOptions) => Promise<Receipt>
 
-export class Active implements Context {
+/** How long a handler may take to end after its time was up, or the consumer must close, ms. */
+export const LEFT_BEHIND_AFTER_MS = 1_000
+
+export class Active {
   readonly #run: Run
   readonly #producer: Producer
-  readonly #publishes: Promise<unknown>[] = []
+  /** By name; a publish that failed may be repeated under its name. */
+  readonly #publishes = new Map<string, Promise<Receipt>>()
+  readonly #failed = new Set<string>()
   #controller: AbortController | undefined
   #abortReason: Error | undefined
-  #abandon: ((end: AttemptEnd) => void) | undefined
+  #end: ((how: AttemptEnd) => void) | undefined
+  #leaving: NodeJS.Timeout | undefined
+  #ended = false
   #position = 0
 
   constructor(run: Run, producer: Producer) {
@@ -32,6 +44,7 @@ export class Active implements Context {
     this.#producer = producer
   }
 
+  /** Made when first looked at: most handlers never do. */
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController()
@@ -40,83 +53,81 @@ export class Active implements Context {
     return this.#controller.signal
   }
 
-  get fencingToken(): number | undefined {
-    return this.#run.fencingToken
-  }
-
-  get attempt(): number {
-    return this.#run.attempt
-  }
-
-  get generation(): number {
-    return this.#run.generation
-  }
-
-  get transactionId(): string {
-    return this.#run.message.transactionId
-  }
-
-  get queue(): string {
-    return this.#run.message.queue
-  }
-
-  /** Bound, since handlers take it out of the context: `async (message, { publish }) => ...`. */
-  get publish(): Context['publish'] {
-    return (exchange, message, options = {}) =>
-      this.#track((derived) => this.#producer.publish(exchange, derived, optionsOf(options)), message, options)
-  }
-
-  get send(): Context['send'] {
-    return (queue, message, options = {}) =>
-      this.#track((derived) => this.#producer.send(queue, derived, optionsOf(options)), message, options)
-  }
-
-  /** Fires the signal; the attempt ends with the handler, or a second later without it. */
+  /** Fires the signal; a later reason changes nothing, except that it may end the patience with the handler. */
   abort(reason: Error): void {
-    if (this.#abortReason) return
-    this.#abortReason = reason
-    this.#controller?.abort(reason)
-    setTimeout(() => this.#abandon?.(this.#interruption(reason)), ABANDON_AFTER_MS).unref()
+    if (this.#ended) return
+    if (!this.#abortReason) {
+      this.#abortReason = reason
+      this.#controller?.abort(reason)
+    }
+    if (reason instanceof HandlerTimeout || reason instanceof Closed)
+      this.#leaving ??= setTimeout(() => this.#end?.(interruption(reason)), LEFT_BEHIND_AFTER_MS)
   }
 
   /** Runs the handler, at most `timeoutMs`. Never rejects. */
   run(handler: Handler, timeoutMs: number): Promise<AttemptEnd> {
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.abort(timedOut(timeoutMs)), timeoutMs)
-      const end = (how: AttemptEnd) => {
+      this.#end = (how) => {
         clearTimeout(timer)
-        this.#abandon = undefined
+        clearTimeout(this.#leaving)
+        this.#ended = true
+        this.#abortReason ??= new Closed('the attempt has ended: await what a handler publishes before it returns')
+        this.#end = undefined
         resolve(how)
       }
-      this.#abandon = end
       this.#handle(handler).then(
-        () => end({ ended: 'done' }),
-        (error: unknown) => end(this.#abortReason ? this.#interruption(this.#abortReason) : { ended: 'failed', error }),
+        () => this.#end?.({ ended: 'done' }),
+        (error: unknown) =>
+          this.#end?.(this.#abortReason ? interruption(this.#abortReason) : { ended: 'failed', error }),
       )
     })
   }
 
   async #handle(handler: Handler): Promise<void> {
-    await handler(this.#run.message, this)
-    if (this.#publishes.length > 0) await Promise.all(this.#publishes)
+    await handler(this.#run.message, this.#context())
+    for (let count = -1; count !== this.#publishes.size; ) {
+      count = this.#publishes.size
+      await Promise.all(this.#publishes.values())
+    }
   }
 
-  #interruption(reason: Error): AttemptEnd {
-    return reason instanceof HandlerTimeout
-      ? { ended: 'failed', error: reason }
-      : { ended: 'interrupted', error: reason }
+  /** A plain object, so that a middleware may spread it and a handler may take it apart. */
+  #context(): Context {
+    const active = this
+    const { message, fencingToken, attempt, generation } = this.#run
+    const { transactionId, queue } = message
+    return {
+      get signal() {
+        return active.signal
+      },
+      fencingToken,
+      attempt,
+      generation,
+      transactionId,
+      queue,
+      publish: (exchange, outgoing, options) =>
+        this.#publish((derived, rest) => this.#producer.publish(exchange, derived, rest), outgoing, options),
+      send: (target, outgoing, options) =>
+        this.#publish((derived, rest) => this.#producer.send(target, derived, rest), outgoing, options),
+    }
   }
 
-  #track(
-    publish: (derived: OutgoingMessage) => Promise<Receipt>,
-    message: OutgoingMessage,
-    options: ContextPublishOptions,
-  ): Promise<Receipt> {
-    if (this.#abortReason) return Promise.reject(this.#abortReason)
-    const sent = publish(this.#derived(message, options.name ?? String(this.#position++)))
-    sent.catch(() => {})
-    this.#publishes.push(sent)
+  /** Remembered also when it fails at once: a handler that forgets to await it must not count as done. */
+  #publish(send: Send, message: OutgoingMessage, options: ContextPublishOptions = {}): Promise<Receipt> {
+    if (this.#ended) return Promise.reject(this.#abortReason)
+    const { name: given, ...rest } = options
+    const name = given === undefined ? String(this.#position++) : `name:${given}`
+    const twice = this.#publishes.has(name) && !this.#failed.delete(name)
+    const sent = twice ? Promise.reject(namedTwice(given)) : this.#send(send, this.#derived(message, name), rest)
+    this.#publishes.set(twice ? `twice:${this.#position++}` : name, sent)
+    sent.catch(() => this.#failed.add(name))
     return sent
+  }
+
+  async #send(send: Send, message: OutgoingMessage, options: PublishOptions): Promise<Receipt> {
+    if (this.#abortReason) throw this.#abortReason
+    return send(message, options)
   }
 
   #derived(message: OutgoingMessage, name: string): OutgoingMessage {
@@ -128,15 +139,22 @@ export class Active implements Context {
       transactionId,
       messageId: this.#run.guarded ? derivedMessageId(messageId, queue, name) : undefined,
       ...message,
-      headers: { ...trace, ...message.headers },
+      headers: { ...trace, ...message?.headers },
     } as OutgoingMessage
   }
 }
 
-function optionsOf({ name: _, ...options }: ContextPublishOptions): object {
-  return options
+/** Time that is up is the handler's failure; anything else is not. */
+function interruption(reason: Error): AttemptEnd {
+  return reason instanceof HandlerTimeout ? { ended: 'failed', error: reason } : { ended: 'interrupted', error: reason }
 }
 
 function timedOut(ms: number): HandlerTimeout {
   return new HandlerTimeout(`the handler did not end within handlerTimeoutMs (${ms} ms)`)
+}
+
+function namedTwice(name: string | undefined): InvalidOption {
+  return new InvalidOption(
+    `two publishes of one handler are named "${name}": both would get the same message id, and consumers would drop the second. Give each its own name`,
+  )
 }

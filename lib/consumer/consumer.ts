@@ -34,7 +34,7 @@ export interface ConsumerParts {
   readonly singleActive: boolean
   readonly orderBy: ((message: Message) => string | undefined) | undefined
   readonly guard: Guard | undefined
-  readonly processor: Omit<ProcessorParts, 'closing' | 'guard' | 'queue'>
+  readonly processor: Omit<ProcessorParts, 'closing' | 'guard' | 'queue' | 'keepsOrder' | 'decode'>
 }
 
 type StateName = 'starting' | 'consuming' | 'recovering' | 'draining' | 'closed'
@@ -61,7 +61,14 @@ export class Consumer {
     this.#parts = parts
     this.queue = queue
     this.#inFlight = new InFlight(parts.concurrency)
-    this.#processor = new Processor({ ...parts.processor, guard, queue, closing: this.#closing.signal })
+    this.#processor = new Processor({
+      ...parts.processor,
+      guard,
+      queue,
+      closing: this.#closing.signal,
+      keepsOrder: parts.singleActive,
+      decode: (raw) => decode(raw, parts.decode),
+    })
     this.#keeper = new ChannelKeeper<Channel>({
       connection,
       role: `consume ${queue}`,
@@ -75,7 +82,7 @@ export class Consumer {
   /** Sentences for an operator; empty when all is well. */
   get problems(): readonly string[] {
     if (this.#state === 'closed') return []
-    return [this.#keeper.problem, this.#parts.guard?.problem].flatMap((problem) =>
+    return [this.#keeper.problem, this.#parts.guard?.problem, this.#processor.problem].flatMap((problem) =>
       problem ? [`queue "${this.queue}": ${problem}`] : [],
     )
   }
@@ -109,9 +116,12 @@ export class Consumer {
 
   async #close(): Promise<void> {
     this.#become('draining')
+    // Nothing starts from here on, and only then do waiting messages go back: none of their key may overtake them.
+    this.#inFlight.halt()
+    this.#parts.guard?.halt()
     this.#closing.abort(new Closed(`the consumer of "${this.queue}" is closing`))
     if (!this.#parts.singleActive) await this.#cancel()
-    this.#inFlight.halt()
+    this.#inFlight.dropWaiting()
     await this.#drain()
     this.#epoch?.end(new Closed(`the consumer of "${this.queue}" is closed`))
     await this.#keeper.close()
@@ -142,6 +152,7 @@ export class Consumer {
     const epoch = new Epoch(channel)
     this.#epoch = epoch
     await declarer.declare(topology)
+    if (this.#closing.signal.aborted) return
     await connection.rpc('set the prefetch', () => channel.prefetch(prefetch))
     const { consumerTag } = await connection.rpc(`consume from queue "${this.queue}"`, () =>
       channel.consume(this.queue, (raw) => this.#arrived(raw as RawDelivery | null, epoch), { noAck: false }),
@@ -159,7 +170,6 @@ export class Consumer {
       )
       return
     }
-    if (this.#closing.signal.aborted) return
     this.#take(new Delivery(raw, epoch))
   }
 
@@ -183,7 +193,7 @@ export class Consumer {
   /** Copies of one message run one after another, so that the second is dropped without asking about a lease. */
   #keyOf(run: Run): string {
     const key = this.#parts.orderBy?.(run.message)
-    if (key !== undefined) return `k${key}`
+    if (key !== undefined && key !== null) return `k${key}`
     return run.guarded ? `i${run.message.messageId}` : `\n${this.#sequence++}`
   }
 
@@ -194,6 +204,7 @@ export class Consumer {
 
   #lost(reason: Error): void {
     this.#epoch?.end(reason)
+    this.#inFlight.dropWaiting()
     this.#processor.abort(reason)
     if (this.#state === 'consuming') this.#become('recovering', reason)
   }

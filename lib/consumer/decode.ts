@@ -4,7 +4,15 @@
  */
 import { createHash } from 'node:crypto'
 import { MessageInvalid, textOf } from '../errors.ts'
-import { HEADER, HEADER_PREFIX, type Headers, isBrokerHeader, type Message, type RawDelivery } from '../message.ts'
+import {
+  HEADER,
+  HEADER_PREFIX,
+  type Headers,
+  isBrokerHeader,
+  type Message,
+  newMessageId,
+  type RawDelivery,
+} from '../message.ts'
 import { show } from '../options.ts'
 import type { Run } from './handler.ts'
 
@@ -65,7 +73,7 @@ function identityOf(
     idText(raw.properties.messageId, 'message_id') ??
     idText(headers[HEADER.transactionId], `headers.${HEADER.transactionId}`)
   if (id !== undefined) return { id, guarded: true }
-  if (options.identity === 'unguarded') return { id: '', guarded: false }
+  if (options.identity === 'unguarded') return { id: newMessageId(), guarded: false }
   if (options.identity === 'digest') return { id: `sha256:${digest!.toString('hex')}`, guarded: true }
   throw new MessageInvalid(
     'message_id',
@@ -100,7 +108,7 @@ function messageOf(
     replyTo: maybeText(properties.replyTo),
     contentType: maybeText(properties.contentType),
     appId: maybeText(properties.appId),
-    publishedAt: typeof properties.timestamp === 'number' ? new Date(properties.timestamp * 1_000) : undefined,
+    publishedAt: timeOf(properties.timestamp),
     headers: userHeaders(headers),
     exchange: maybeText(headers[HEADER.exchange]) ?? fields.exchange,
     routingKey: maybeText(headers[HEADER.routingKey]) ?? fields.routingKey,
@@ -160,6 +168,12 @@ function keyOf(headers: Readonly<Record<string, unknown>>): string | undefined {
   return idText(value, `headers.${HEADER.key}`)
 }
 
+/** Whole seconds, as AMQP has it; what no Date can hold is no time. */
+function timeOf(seconds: unknown): Date | undefined {
+  const time = new Date(typeof seconds === 'number' ? seconds * 1_000 : Number.NaN)
+  return Number.isNaN(time.getTime()) ? undefined : time
+}
+
 function maybeText(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined
 }
@@ -170,7 +184,7 @@ function showBounded(value: unknown): string {
 
 function userHeaders(headers: Readonly<Record<string, unknown>>): Headers {
   const out: Record<string, unknown> = {}
-  for (const name in headers) {
+  for (const name of Object.keys(headers)) {
     if (name.startsWith(HEADER_PREFIX) || name === HEADER.transactionId || isBrokerHeader(name)) continue
     out[name] = headers[name]
   }

@@ -42,6 +42,8 @@ export class Epoch {
       else this.#channel.nack(message, false, verb === 'hand-back')
       return true
     } catch {
+      // amqplib knows of the channel's end before it has told it
+      this.end(undefined)
       return false
     }
   }
@@ -57,7 +59,7 @@ export class Delivery {
     this.#epoch = epoch
   }
 
-  /** Its channel is gone: whatever we do, the broker will deliver it again. */
+  /** Its channel is gone and it was not settled before: whatever we do, the broker will deliver it again. */
   get stale(): boolean {
     return !this.#settled && !this.#epoch.open
   }
@@ -83,8 +85,8 @@ export class Delivery {
   }
 
   #settle(verb: 'ack' | 'hand-back' | 'reject'): boolean {
-    if (this.#settled) return false
+    if (this.#settled || !this.#epoch.settle(verb, this.raw)) return false
     this.#settled = true
-    return this.#epoch.settle(verb, this.raw)
+    return true
   }
 }

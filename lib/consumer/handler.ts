@@ -10,7 +10,7 @@
  *     throws, none left / DeadLetterNow / invalid / conflict / 3 starts without an end
  *                                     publish to `<queue>.dead` with its story (confirmed), record dead, then ack
  *     someone else runs it now        publish to the delay unchanged (confirmed), then ack
- *     channel lost                    nothing: the broker delivers it again; the record decides then
+ *     channel lost                    nothing: the broker delivers it again, behind the run that still goes on here; the record decides then
  *     shutdown, not finished in time  record returned, nack with requeue
  *     cannot be re-published          nack without requeue: the broker's own dead-lettering keeps it as it is
  */
@@ -41,8 +41,9 @@ export interface Context {
   readonly queue: string
   /**
    * Publishes in the name of this message: the transaction id is carried on, the id is derived, so that a repeated run
-   * publishes the same ids. Confirmed before this message is completed, awaited by the handler or not.
-   * @throws PublishFailed; the signal's reason once it has fired
+   * publishes the same ids. Confirmed before this message is completed, awaited by the handler or not: a publish that fails fails
+   * the attempt, unless it is repeated under its name.
+   * @throws PublishFailed; InvalidOption when two publishes have one name; the signal's reason once it has fired; Closed once the handler has ended
    */
   publish(exchange: string, message: OutgoingMessage, options?: ContextPublishOptions): Promise<Receipt>
   /** The same, straight to a queue. */
@@ -94,8 +95,10 @@ export type RunEnding =
 
 /** Decides who runs a message; the idempotency room has the real one. */
 export interface Guard {
-  /** Waits while the store is unreachable; answers undefined when `signal` fired meanwhile. */
-  admit(run: Run, signal: AbortSignal): Promise<Admission | undefined>
+  /** Waits while the store is unreachable; answers undefined when the guard was halted first. */
+  admit(run: Run): Promise<Admission | undefined>
+  /** Admits no more, from this moment; whoever waits for admission is told so. Endings are still recorded. */
+  halt(): void
   /**
    * Records the ending, also when the delivery was lost meanwhile: its next copy must know. `lost`: somebody else owns the
    * record now. Waits while the store is unreachable; undefined when the guard was closed first.

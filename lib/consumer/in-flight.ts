@@ -1,14 +1,19 @@
 /**
  * Decides which of the waiting jobs run now: at most `concurrency` at a time, jobs of one key one after another in the
  * order they came, other keys in parallel. Knows no broker.
+ *
+ *     waiting ──slot free, key free──▶ running ⇄ resting (no slot, keeps its key) ──▶ ended
+ *        └──dropWaiting()──▶ dropped                     after halt() nothing that waits ever runs
+ *
+ * Does NOT promise a bound on what waits: the broker's prefetch is that bound.
  */
 
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string
-  /** Must not reject. Waits that need no slot go through `rest`. */
+  /** Waits that need no slot go through `rest`. */
   readonly run: (rest: Rest) => Promise<void>
-  /** Called instead of `run` for a job that shall not start any more. */
+  /** Called instead of `run` for a job that is dropped. */
   readonly drop?: () => void
 }
 
@@ -18,7 +23,8 @@ export type Rest = (wait: () => Promise<void>) => Promise<void>
 /** The jobs of one consumer. */
 export class InFlight {
   readonly #concurrency: number
-  readonly #queues = new Map<string, Job[]>()
+  /** Per key that is taken: the jobs behind the one that is ready, running or resting. */
+  readonly #behind = new Map<string, Job[]>()
   readonly #ready: Job[] = []
   /** Jobs that have rested and want a slot again; before all that have not started. */
   readonly #rested: (() => void)[] = []
@@ -38,27 +44,35 @@ export class InFlight {
 
   /** Jobs taken and not ended. */
   get size(): number {
-    let waiting = 0
-    for (const queue of this.#queues.values()) waiting += queue.length
-    return this.#running + this.#resting + this.#ready.length + waiting
+    let behind = 0
+    for (const jobs of this.#behind.values()) behind += jobs.length
+    return this.#running + this.#resting + this.#ready.length + behind
   }
 
   add(job: Job): void {
-    const queue = this.#queues.get(job.key)
-    if (queue) {
-      queue.push(job)
+    const behind = this.#behind.get(job.key)
+    if (behind) {
+      behind.push(job)
       return
     }
-    this.#queues.set(job.key, [])
+    this.#behind.set(job.key, [])
     this.#ready.push(job)
     this.#fill()
   }
 
-  /** Starts no more; what has not started is dropped. */
+  /** Starts no more, from this moment. Jobs that rest go on when they have rested. */
   halt(): void {
     this.#halted = true
-    const waiting = [...this.#ready.splice(0), ...[...this.#queues.values()].flatMap((queue) => queue.splice(0))]
-    for (const job of waiting) job.drop?.()
+    this.#fill()
+  }
+
+  /** Drops what has not started; jobs of one key in their order. */
+  dropWaiting(): void {
+    const ready = this.#ready.splice(0)
+    const dropped = ready.flatMap((job) => [job, ...this.#behind.get(job.key)!])
+    for (const { key } of ready) this.#behind.delete(key)
+    for (const jobs of this.#behind.values()) dropped.push(...jobs.splice(0))
+    for (const job of dropped) job.drop?.()
   }
 
   /** Resolves when nothing runs and nothing rests. */
@@ -67,13 +81,19 @@ export class InFlight {
   }
 
   #fill(): void {
+    while (this.#rested.length > 0 && (this.#halted || this.#running < this.#concurrency)) {
+      this.#running++
+      this.#resting--
+      this.#rested.shift()!()
+    }
     while (!this.#halted && this.#running < this.#concurrency && this.#ready.length > 0)
       this.#start(this.#ready.shift()!)
   }
 
   #start(job: Job): void {
     this.#running++
-    void job.run((wait) => this.#rest(wait)).then(() => this.#ended(job))
+    const ended = () => this.#ended(job)
+    job.run((wait) => this.#rest(wait)).then(ended, ended)
   }
 
   async #rest(wait: () => Promise<void>): Promise<void> {
@@ -82,25 +102,19 @@ export class InFlight {
     this.#fill()
     await wait()
     await new Promise<void>((resume) => {
-      this.#rested.push(() => {
-        this.#resting--
-        this.#running++
-        resume()
-      })
+      this.#rested.push(resume)
       this.#fill()
     })
   }
 
   #ended(job: Job): void {
     this.#running--
-    const queue = this.#queues.get(job.key)
-    const next = queue?.shift()
+    const next = this.#behind.get(job.key)!.shift()
     if (next) this.#ready.push(next)
-    else this.#queues.delete(job.key)
+    else this.#behind.delete(job.key)
     this.#fill()
     if (this.#running + this.#resting > 0) return
-    const idle = this.#idle
-    this.#idle = []
+    const idle = this.#idle.splice(0)
     for (const resolve of idle) resolve()
   }
 }

@@ -11,7 +11,8 @@
  */
 import { pause } from '../deadline.ts'
 import { Closed, type MessageInvalid, textOf } from '../errors.ts'
-import type { Events } from '../observability/events.ts'
+import type { RawDelivery } from '../message.ts'
+import type { Events, EventTable } from '../observability/events.ts'
 import type { Producer } from '../producer/producer.ts'
 import { Active, type AttemptEnd } from './active.ts'
 import type { Delivery } from './delivery.ts'
@@ -31,13 +32,22 @@ export interface ProcessorParts {
   readonly events: Events
   /** Fires when the consumer begins to close. */
   readonly closing: AbortSignal
+  /** A closing consumer gives back what it holds by closing its channel, in order: handed back one by one, messages change places. */
+  readonly keepsOrder: boolean
+  /** Reads a delivery anew, for a repeat in place: the handler may have changed what it was given. */
+  readonly decode: (raw: RawDelivery) => Run
 }
 
 /** Put off a message that someone else owns, ms. */
 const LOST_DELAY_MS = 1_000
 const MOVE_PAUSE_BASE_MS = 250
 const MOVE_PAUSE_CAP_MS = 15_000
+/** Where a delivery meets an error that nobody foresaw, it goes back to the queue no faster than this, ms. */
+const HAND_BACK_PAUSE_MS = 1_000
+/** No wait in place is longer, ms: an unacked delivery must be settled before the broker's consumer timeout of 30 minutes. */
+const LONGEST_REST_MS = 25 * 60_000
 const ADMITTED: Admission = { admit: 'run' }
+const HELD_HERE: Admission = { admit: 'later', delayMs: LOST_DELAY_MS, why: 'another copy of it is in work here' }
 
 /** What is to be done next with a delivery: once more in place after so many ms, or nothing. */
 type Next = number | 'ended'
@@ -45,6 +55,9 @@ type Next = number | 'ended'
 export class Processor {
   readonly #parts: ProcessorParts
   readonly #active = new Set<Active>()
+  /** Which delivery holds a message id here: a second copy under another order key must not run beside it. */
+  readonly #holders = new Map<string, Delivery>()
+  readonly #stuck = new Map<Delivery, unknown>()
 
   constructor(parts: ProcessorParts) {
     this.#parts = parts
@@ -55,48 +68,60 @@ export class Processor {
     for (const active of this.#active) active.abort(reason)
   }
 
-  get running(): number {
-    return this.#active.size
+  /** Why deliveries do not get on, if so. */
+  get problem(): string | undefined {
+    const [error] = this.#stuck.values()
+    return error === undefined
+      ? undefined
+      : `${this.#stuck.size} messages cannot be moved on and are held: ${textOf(error)}`
   }
 
   /** A delivery that could be read. Never rejects. */
   async process(delivery: Delivery, run: Run, rest: Rest): Promise<void> {
+    const { messageId } = run.message
     try {
-      let next: Next = 0
-      while (next !== 'ended' && !delivery.stale) {
-        if (next > 0 && !(await this.#waited(delivery, next, rest))) return
-        next = await this.#once(delivery, run)
-      }
+      await this.#repeatedly(delivery, run, rest)
     } catch (error) {
       this.#stale(run, error as Error)
+      await pause(HAND_BACK_PAUSE_MS, delivery.lost)
       delivery.handBack()
+    } finally {
+      if (this.#holders.get(messageId) === delivery) this.#holders.delete(messageId)
     }
+  }
+
+  async #repeatedly(delivery: Delivery, first: Run, rest: Rest): Promise<void> {
+    let run = first
+    let next = await this.#once(delivery, run)
+    while (next !== 'ended') {
+      if (!(await this.#waited(delivery, next, rest))) return
+      run = this.#anew(delivery, run)
+      next = await this.#once(delivery, run)
+    }
+  }
+
+  #anew(delivery: Delivery, { message, attempt, firstFailedAt }: Run): Run {
+    const fresh = this.#parts.decode(delivery.raw)
+    const { messageId, transactionId } = message
+    return { ...fresh, attempt, firstFailedAt, message: { ...fresh.message, messageId, transactionId } }
   }
 
   /** A delivery that could not be read. Never rejects. */
   async refuse(delivery: Delivery, error: MessageInvalid): Promise<void> {
-    const moved = await this.#move(delivery, () =>
-      this.#parts.outlet.bury(delivery.raw, undefined, 'invalid message', error),
+    const { queue, events, outlet } = this.#parts
+    const messageId = String(delivery.raw.properties.messageId ?? '').slice(0, 255)
+    const facts = { messageId, transactionId: '', queue, type: undefined, attempt: 0, generation: 0 }
+    const moved = await this.#move(delivery, facts, () =>
+      outlet.bury(delivery.raw, undefined, 'invalid message', error),
     )
     if (!moved) return
-    const messageId = String(delivery.raw.properties.messageId ?? '').slice(0, 255)
-    const { queue, events } = this.#parts
-    events.emit('message.dead-lettered', {
-      messageId,
-      transactionId: '',
-      queue,
-      type: undefined,
-      attempt: 0,
-      generation: 0,
-      reason: 'invalid message',
-      error,
-    })
+    events.emit('message.dead-lettered', { ...facts, reason: 'invalid message', error })
     delivery.ack()
   }
 
   async #once(delivery: Delivery, run: Run): Promise<Next> {
     const admission = await this.#admit(delivery, run)
-    if (!admission) return 'ended'
+    if (!admission) return this.#giveBack(delivery)
     switch (admission.admit) {
       case 'run':
         return this.#attempt(delivery, run)
@@ -106,21 +131,24 @@ export class Processor {
         return this.#later(delivery, run, admission.delayMs, admission.why)
       case 'failed-before':
         run.attempt = admission.attempt - 1
+        run.firstFailedAt ??= Date.now()
         return this.#carryOut(delivery, run, this.#parts.policy.again(admission.attempt), undefined)
       case 'refuse':
         return this.#bury(delivery, run, admission.reason, admission.error)
     }
   }
 
+  /** Undefined: it is to go back to the queue. A claim is waited for even when the delivery is lost meanwhile: what was granted must be returned. */
   async #admit(delivery: Delivery, run: Run): Promise<Admission | undefined> {
-    const { guard } = this.#parts
-    if (!guard || !run.guarded) return ADMITTED
-    const admission = await guard.admit(run, delivery.lost)
-    if (admission?.admit === 'run' && delivery.stale) {
-      await this.#end(run, { state: 'returned' })
-      return undefined
-    }
-    return admission
+    const { guard, closing } = this.#parts
+    if (!guard || !run.guarded) return closing.aborted || delivery.stale ? undefined : ADMITTED
+    const { messageId } = run.message
+    if ((this.#holders.get(messageId) ?? delivery) !== delivery) return HELD_HERE
+    this.#holders.set(messageId, delivery)
+    const admission = await guard.admit(run)
+    if (admission?.admit !== 'run' || !(delivery.stale || closing.aborted)) return admission
+    await this.#end(run, { state: 'returned' })
+    return undefined
   }
 
   async #attempt(delivery: Delivery, run: Run): Promise<Next> {
@@ -154,9 +182,8 @@ export class Processor {
   async #interrupted(delivery: Delivery, run: Run, reason: Error): Promise<Next> {
     await this.#end(run, { state: 'returned' })
     if (delivery.stale) this.#stale(run, reason)
-    else if (this.#parts.closing.aborted) delivery.handBack()
-    else return this.#later(delivery, run, LOST_DELAY_MS, textOf(reason))
-    return 'ended'
+    else if (!this.#parts.closing.aborted) return this.#later(delivery, run, LOST_DELAY_MS, textOf(reason))
+    return this.#giveBack(delivery)
   }
 
   async #failed(delivery: Delivery, run: Run, error: unknown): Promise<Next> {
@@ -180,7 +207,9 @@ export class Processor {
       events.emit('message.retried', { ...facts, delayMs, error })
       return delayMs
     }
-    const moved = await this.#move(delivery, () => outlet.retry(delivery.raw, run, run.attempt + 1, delayMs, error))
+    const moved = await this.#move(delivery, facts, () =>
+      outlet.retry(delivery.raw, run, run.attempt + 1, delayMs, error),
+    )
     if (!moved) return 'ended'
     events.emit('message.retried', { ...facts, delayMs, error })
     this.#ack(delivery, run)
@@ -188,7 +217,9 @@ export class Processor {
   }
 
   async #bury(delivery: Delivery, run: Run, reason: string, error: unknown): Promise<Next> {
-    const moved = await this.#move(delivery, () => this.#parts.outlet.bury(delivery.raw, run, reason, error))
+    const moved = await this.#move(delivery, this.#facts(run), () =>
+      this.#parts.outlet.bury(delivery.raw, run, reason, error),
+    )
     if (!moved) return 'ended'
     if (run.fencingToken !== undefined) await this.#end(run, { state: 'dead', generation: run.generation })
     this.#parts.events.emit('message.dead-lettered', { ...this.#facts(run), reason, error })
@@ -200,7 +231,9 @@ export class Processor {
     const { inPlace, outlet, events } = this.#parts
     events.emit('message.put-off', { ...this.#facts(run), delayMs, why })
     if (inPlace) return delayMs
-    const moved = await this.#move(delivery, () => outlet.retry(delivery.raw, run, run.attempt, delayMs, undefined))
+    const moved = await this.#move(delivery, this.#facts(run), () =>
+      outlet.retry(delivery.raw, run, run.attempt, delayMs, undefined),
+    )
     if (moved) this.#ack(delivery, run)
     return 'ended'
   }
@@ -212,12 +245,26 @@ export class Processor {
     return 'ended'
   }
 
-  /** Waits in place, without a slot; a consumer that closes meanwhile hands the delivery back. */
+  /** Waits in place, without a slot. @returns false when the delivery was lost meanwhile, or given back because the consumer closes */
   async #waited(delivery: Delivery, delayMs: number, rest: Rest): Promise<boolean> {
-    const stop = AbortSignal.any([delivery.lost, this.#parts.closing])
-    await rest(() => pause(delayMs, stop))
-    if (stop.aborted) delivery.handBack()
-    return !stop.aborted
+    const { closing } = this.#parts
+    const { lost } = delivery
+    const stop = new AbortController()
+    const end = () => stop.abort()
+    for (const signal of [lost, closing]) {
+      if (signal.aborted) end()
+      signal.addEventListener('abort', end, { once: true })
+    }
+    await rest(() => pause(Math.min(delayMs, LONGEST_REST_MS), stop.signal))
+    for (const signal of [lost, closing]) signal.removeEventListener('abort', end)
+    if (stop.signal.aborted) this.#giveBack(delivery)
+    return !stop.signal.aborted
+  }
+
+  /** Back to the queue, unless the channel's end will do that, or has done it. */
+  #giveBack(delivery: Delivery): 'ended' {
+    if (!this.#parts.keepsOrder) delivery.handBack()
+    return 'ended'
   }
 
   #end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> {
@@ -231,20 +278,26 @@ export class Processor {
    * (headers too large for a client) is left to the broker's own dead-lettering, which keeps it as it is.
    * @returns false when the delivery was lost or settled meanwhile
    */
-  async #move(delivery: Delivery, publish: () => Promise<void>): Promise<boolean> {
-    for (let failures = 0; !delivery.stale; failures++) {
-      try {
-        await publish()
-        return !delivery.stale
-      } catch (error) {
-        if (cannotBeSent(error)) {
-          delivery.reject()
-          return false
-        }
+  async #move(delivery: Delivery, facts: Facts, publish: () => Promise<void>): Promise<boolean> {
+    try {
+      for (let failures = 0; !delivery.stale; failures++) {
+        const error = await publish().then(() => undefined, failureOf)
+        if (error === undefined) return !delivery.stale
+        if (cannotBeSent(error)) return this.#reject(delivery, facts, error)
+        this.#stuck.set(delivery, error)
         const ceiling = Math.min(MOVE_PAUSE_CAP_MS, MOVE_PAUSE_BASE_MS * 2 ** Math.min(failures, 16))
         await pause(ceiling * (0.5 + Math.random() / 2), delivery.lost)
       }
+      return false
+    } finally {
+      this.#stuck.delete(delivery)
     }
+  }
+
+  /** Records nothing: should the rejection be lost with the channel, the next delivery must not be taken for a leftover. */
+  #reject(delivery: Delivery, facts: Facts, error: Error): false {
+    const reason = 'cannot be published again; the broker keeps it as it is'
+    if (delivery.reject()) this.#parts.events.emit('message.dead-lettered', { ...facts, reason, error })
     return false
   }
 
@@ -260,10 +313,16 @@ export class Processor {
     this.#parts.events.emit('message.stale', { ...this.#facts(run), error })
   }
 
-  #facts(run: Run) {
+  #facts(run: Run): Facts {
     const { messageId, transactionId, type, queue } = run.message
     return { messageId, transactionId, queue, type, attempt: run.attempt, generation: run.generation }
   }
+}
+
+type Facts = Omit<EventTable['message.put-off'], 'delayMs' | 'why'>
+
+function failureOf(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(textOf(thrown))
 }
 
 /** Nothing about this message will be different the next time. */

@@ -4,11 +4,13 @@
  * Promises: claims and endings made together go to the store together; one renewal per instance and interval; while the store is
  * unreachable nothing is admitted and nothing is forgotten (fail closed): requests wait, and go on by themselves; when our leases may
  * have been taken over (a late renewal, a frozen process, an outage longer than the lease) every running handler's signal fires.
+ * After an outage in which leases may have run out, nothing is claimed until every instance has had the time to renew its leases
+ * and to record what it finished meanwhile: else the quickest would run again what another has just done.
  * Emits store.unavailable, store.available, store.warning, lease.lapsed.
  */
 import { Batcher } from '../batcher.ts'
 import type { Admission, Guard, Run, RunEnding } from '../consumer/handler.ts'
-import { pause } from '../deadline.ts'
+import { type Deferred, deferred, pause } from '../deadline.ts'
 import { LeaseLost, MessageConflict, textOf } from '../errors.ts'
 import { newMessageId } from '../message.ts'
 import type { Events } from '../observability/events.ts'
@@ -25,6 +27,15 @@ export interface GuardParts {
 const MAX_BATCH = 256
 /** Renewals per lease. */
 const RENEWALS = 3
+/** How often an unreachable store is asked whether it is back, ms. */
+const PROBE_MS = 500
+/** How long claims wait after an outage in which leases may have run out, ms; instances find their way back within about that. */
+const GRACE_MS = 3_000
+
+interface Outage {
+  readonly since: number
+  readonly over: Deferred<void>
+}
 
 export class StoreGuard implements Guard {
   readonly #parts: GuardParts
@@ -37,27 +48,29 @@ export class StoreGuard implements Guard {
   #renewing: Promise<void> | undefined
   /** When the last request that surely kept us alive was sent (monotonic ms). */
   #aliveAt = performance.now()
-  #lapseTold = false
-  #outageSince: number | undefined
+  /** The `#aliveAt` before the last silence that was told; each is told once. */
+  #toldSilence: number | undefined
+  /** A silence was told since the last renewal: the store's own word of it is no news. */
+  #told = false
+  #outage: Outage | undefined
+  #claimsFrom = 0
+  #nap = new AbortController()
   #lastError: Error | undefined
 
   constructor(parts: GuardParts) {
     this.#parts = parts
     const { store, scope } = parts
-    const watch = {
-      maxBatch: MAX_BATCH,
-      onFailure: (error: Error) => this.#unavailable(error),
-      onSuccess: () => this.#available(),
-    }
+    const watch = { maxBatch: MAX_BATCH, onFailure: (error: Error) => this.#unavailable(error) }
     this.#claims = new Batcher({
       ...watch,
+      ready: (givenUp) => this.#claimable(givenUp),
       send: (claims) => this.#kept(() => store.claim(scope, this.#owner, claims)),
     })
     this.#ends = new Batcher({ ...watch, send: (ends) => store.settle(scope, this.#owner, ends) })
   }
 
   get problem(): string | undefined {
-    return this.#outageSince === undefined
+    return this.#outage === undefined
       ? undefined
       : `the idempotency store is unreachable, nothing is run: ${textOf(this.#lastError)}`
   }
@@ -78,16 +91,21 @@ export class StoreGuard implements Guard {
   async close(): Promise<void> {
     if (this.#stop.signal.aborted) return
     this.#stop.abort()
+    this.#nap.abort()
+    this.#claims.giveUp()
+    this.#ends.giveUp()
     await this.#renewing
     if (this.#renewing) await this.#parts.store.renew(this.#parts.scope, this.#owner, { leave: true }).catch(() => {})
   }
 
-  async admit(run: Run, signal: AbortSignal): Promise<Admission | undefined> {
+  halt(): void {
+    this.#claims.giveUp()
+  }
+
+  async admit(run: Run): Promise<Admission | undefined> {
     const { generation, attempt, digest } = run
-    const result = await this.#claims.ask(
-      { id: run.message.messageId, digest, generation, attempt, sequence: this.#sequence++ },
-      signal,
-    )
+    const { messageId: id } = run.message
+    const result = await this.#claims.ask({ id, digest, generation, attempt, sequence: this.#sequence++ })
     if (!result) return undefined
     if (result.status === 'acquired' || result.status === 'exhausted') run.fencingToken = result.fencingToken
     return this.#admission(run, result)
@@ -96,7 +114,7 @@ export class StoreGuard implements Guard {
   async end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> {
     if (run.fencingToken === undefined) return 'recorded'
     const settlement = { id: run.message.messageId, fencingToken: run.fencingToken, digest: run.digest, ending }
-    const result = await this.#ends.ask(settlement, this.#stop.signal)
+    const result = await this.#ends.ask(settlement)
     return result === undefined ? undefined : result === 'lost' ? 'lost' : 'recorded'
   }
 
@@ -127,35 +145,47 @@ export class StoreGuard implements Guard {
   }
 
   async #renew(): Promise<void> {
-    const { store, scope } = this.#parts
+    const { scope } = this.#parts
     const { signal } = this.#stop
     while (!signal.aborted) {
-      await pause(scope.leaseMs / RENEWALS, signal, true)
-      if (signal.aborted) return
-      try {
-        const state = await this.#kept(() => store.renew(scope, this.#owner))
-        this.#available()
-        if (state === 'lapsed') this.#lapsed()
-      } catch (error) {
-        this.#unavailable(error as Error)
-        if (performance.now() - this.#aliveAt > scope.leaseMs) this.#lapsed()
-      }
+      const probing = this.#outage !== undefined
+      await pause(
+        Math.min(scope.leaseMs / RENEWALS, probing ? PROBE_MS : Number.POSITIVE_INFINITY),
+        this.#nap.signal,
+        true,
+      )
+      this.#nap = new AbortController()
+      if (!signal.aborted) await this.#renewOnce()
+    }
+  }
+
+  async #renewOnce(): Promise<void> {
+    const { store, scope } = this.#parts
+    const before = this.#aliveAt
+    try {
+      const state = await this.#kept(() => store.renew(scope, this.#owner))
+      if (state === 'lapsed' && !this.#told) this.#lapsed(before)
+      this.#told = false
+      this.#available(before)
+    } catch (error) {
+      this.#unavailable(error as Error)
+      if (performance.now() - this.#aliveAt > scope.leaseMs) this.#lapsed(this.#aliveAt)
     }
   }
 
   /** A request that keeps us alive; notices when the time since the last one was longer than a lease (a frozen process). */
   async #kept<T>(request: () => Promise<T>): Promise<T> {
     const sentAt = performance.now()
-    if (sentAt - this.#aliveAt > this.#parts.scope.leaseMs) this.#lapsed()
+    if (sentAt - this.#aliveAt > this.#parts.scope.leaseMs) this.#lapsed(this.#aliveAt)
     const answer = await request()
-    this.#aliveAt = sentAt
-    this.#lapseTold = false
+    this.#aliveAt = Math.max(this.#aliveAt, sentAt)
     return answer
   }
 
-  #lapsed(): void {
-    if (this.#lapseTold) return
-    this.#lapseTold = true
+  #lapsed(silence: number): void {
+    this.#told = true
+    if (this.#toldSilence === silence) return
+    this.#toldSilence = silence
     this.#parts.events.emit('lease.lapsed', { queue: this.#parts.scope.name, running: this.#parts.running() })
     this.#onLost(
       new LeaseLost(
@@ -164,18 +194,36 @@ export class StoreGuard implements Guard {
     )
   }
 
+  /** Claims wait for the end of an outage, which only a renewal tells, and for the others' renewals after it. */
+  #claimable(givenUp: AbortSignal): Promise<void> | undefined {
+    return this.#outage || performance.now() < this.#claimsFrom ? this.#untilClaimable(givenUp) : undefined
+  }
+
+  async #untilClaimable(givenUp: AbortSignal): Promise<void> {
+    const given = new Promise<void>((resolve) => givenUp.addEventListener('abort', () => resolve(), { once: true }))
+    while (this.#outage && !givenUp.aborted) await Promise.race([this.#outage.over.promise, given])
+    await pause(this.#claimsFrom - performance.now(), givenUp)
+  }
+
   #unavailable(error: Error): void {
     this.#lastError = error
-    if (this.#outageSince !== undefined) return
-    this.#outageSince = performance.now()
+    if (this.#outage !== undefined) return
+    this.#outage = { since: performance.now(), over: deferred() }
+    this.#nap.abort()
     this.#parts.events.emit('store.unavailable', { queue: this.#parts.scope.name, error })
   }
 
-  #available(): void {
-    if (this.#outageSince === undefined) return
-    const outageMs = performance.now() - this.#outageSince
-    this.#outageSince = undefined
-    this.#parts.events.emit('store.available', { queue: this.#parts.scope.name, outageMs })
+  /** @param aliveAt when we were last known to be alive, before the renewal that succeeded */
+  #available(aliveAt: number): void {
+    if (this.#outage === undefined) return
+    const { since, over } = this.#outage
+    const { leaseMs, name } = this.#parts.scope
+    const now = performance.now()
+    // Others renewed up to a third of a lease before us; with less than half of ours gone, none of theirs has run out.
+    if (now - aliveAt > leaseMs / 2) this.#claimsFrom = now + Math.min(GRACE_MS, leaseMs)
+    this.#outage = undefined
+    this.#parts.events.emit('store.available', { queue: name, outageMs: now - since })
+    over.resolve()
   }
 }
 

@@ -18,6 +18,7 @@ export interface RetryOptions {
 
 const DAY_MS = 24 * 3_600_000
 const MAX_ATTEMPTS = 1_000
+const FALLBACK = exponential()
 
 /** @throws InvalidOption */
 export function retryPolicy(options: RetryOptions = {}): RetryPolicy {
@@ -27,7 +28,13 @@ export function retryPolicy(options: RetryOptions = {}): RetryPolicy {
     maxAgeMs: number(0, 365 * DAY_MS),
     retryable: callable,
   })
-  return new RetryPolicy(options)
+  const policy = new RetryPolicy(options)
+  checkOptions(
+    'retry: backoff',
+    { 'maxDelayMs()': policy.longestDelayMs },
+    { 'maxDelayMs()': number(0, Number.MAX_VALUE) },
+  )
+  return policy
 }
 
 export class RetryPolicy implements FailurePolicy {
@@ -61,9 +68,9 @@ export class RetryPolicy implements FailurePolicy {
     if (error instanceof DeadLetterNow) return { verdict: 'dead', reason: 'refused by the handler' }
     if (error instanceof MessageInvalid) return { verdict: 'dead', reason: 'invalid message' }
     const asked = error instanceof RetryLater ? error.delayMs : undefined
-    if (asked === undefined && !this.#retryable(error)) return { verdict: 'dead', reason: 'error is not retryable' }
+    if (asked === undefined && !this.#worthIt(error)) return { verdict: 'dead', reason: 'error is not retryable' }
     if (attempt >= this.attempts) return { verdict: 'dead', reason: `failed ${attempt} times` }
-    const delayMs = asked ?? this.#backoff.delayMs(attempt)
+    const delayMs = asked ?? this.#delayMs(attempt)
     const now = Date.now()
     if (now + delayMs > (firstFailedAt ?? now) + this.spanMs)
       return { verdict: 'dead', reason: `still failing ${this.spanMs} ms after its first failure` }
@@ -72,7 +79,27 @@ export class RetryPolicy implements FailurePolicy {
 
   again(attempt: number): Verdict {
     if (attempt > this.attempts) return { verdict: 'dead', reason: `failed ${attempt - 1} times` }
-    return { verdict: 'retry', delayMs: this.#backoff.delayMs(Math.max(1, attempt - 1)) }
+    return { verdict: 'retry', delayMs: this.#delayMs(Math.max(1, attempt - 1)) }
+  }
+
+  /** Anything can be thrown, `undefined` too; a `retryable` that trips over it has not said no. */
+  #worthIt(error: unknown): boolean {
+    try {
+      return this.#retryable(error)
+    } catch {
+      return true
+    }
+  }
+
+  /** A backoff of one's own may answer nonsense; the message is repeated all the same. */
+  #delayMs(failures: number): number {
+    try {
+      const delayMs = this.#backoff.delayMs(failures)
+      if (delayMs >= 0) return delayMs
+    } catch {
+      // as below
+    }
+    return FALLBACK.delayMs(failures)
   }
 
   #failures(): number[] {

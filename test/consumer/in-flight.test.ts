@@ -1,0 +1,181 @@
+// What runs, what waits, and in which order: by example, and over random work.
+
+import { expect } from 'chai'
+import fc from 'fast-check'
+import { InFlight, type Rest } from '../../lib/consumer/in-flight.ts'
+import { latch } from '../support/eventually.ts'
+
+/** A job that starts and ends on command, and notes both. */
+function manual(log: string[], key: string, name: string) {
+  const end = latch()
+  const job = {
+    key,
+    run: async () => {
+      log.push(`+${name}`)
+      await end.promise
+      log.push(`-${name}`)
+    },
+    drop: () => void log.push(`x${name}`),
+  }
+  return { job, end: () => end.resolve() }
+}
+
+const settled = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+describe('in-flight: what runs now', () => {
+  it('runs no more than concurrency jobs, jobs of one key in their order, other keys in parallel', async () => {
+    const log: string[] = []
+    const flight = new InFlight(2)
+    const jobs = [manual(log, 'a', 'a1'), manual(log, 'a', 'a2'), manual(log, 'b', 'b1'), manual(log, 'c', 'c1')]
+    for (const { job } of jobs) flight.add(job)
+    expect(log).to.deep.equal(['+a1', '+b1'])
+    jobs[0]!.end()
+    await settled()
+    expect(log).to.deep.equal(['+a1', '+b1', '-a1', '+c1'])
+    for (const { end } of jobs) end()
+    await flight.drained()
+    await settled()
+    expect(log).to.include.members(['+a2', '-a2'])
+    expect(flight.size).to.equal(0)
+  })
+
+  it('starts nothing after halt, and drops what waits, in order and once', async () => {
+    const log: string[] = []
+    const flight = new InFlight(1)
+    const jobs = [manual(log, 'a', 'a1'), manual(log, 'a', 'a2'), manual(log, 'a', 'a3'), manual(log, 'b', 'b1')]
+    for (const { job } of jobs) flight.add(job)
+    flight.halt()
+    flight.dropWaiting()
+    flight.dropWaiting()
+    for (const { end } of jobs) end()
+    await flight.drained()
+    expect(log).to.deep.equal(['+a1', 'xb1', 'xa2', 'xa3', '-a1'])
+  })
+
+  it('goes on with new jobs after it dropped those of a lost channel', async () => {
+    const log: string[] = []
+    const flight = new InFlight(1)
+    const [old, lost, again] = [manual(log, 'a', 'old'), manual(log, 'a', 'lost'), manual(log, 'a', 'again')]
+    flight.add(old.job)
+    flight.add(lost.job)
+    flight.dropWaiting()
+    flight.add(again.job)
+    old.end()
+    again.end()
+    await settled()
+    await flight.drained()
+    expect(log).to.deep.equal(['+old', 'xlost', '-old', '+again', '-again'])
+  })
+
+  it('survives a job that rejects', async () => {
+    const flight = new InFlight(1)
+    flight.add({ key: 'a', run: () => Promise.reject(new Error('never mind')) })
+    const ran = latch()
+    flight.add({ key: 'a', run: async () => ran.resolve() })
+    await ran.promise
+  })
+
+  it('lends the slot of a resting job to other keys, keeps its key, and lets it go on before new jobs', async () => {
+    const log: string[] = []
+    const flight = new InFlight(1)
+    const rested = latch()
+    flight.add({
+      key: 'a',
+      run: async (rest: Rest) => {
+        log.push('a rests')
+        await rest(() => rested.promise)
+        log.push('a goes on')
+      },
+    })
+    const behind = manual(log, 'a', 'a2')
+    const other = manual(log, 'b', 'b')
+    const next = manual(log, 'c', 'c')
+    for (const { job } of [behind, other, next]) flight.add(job)
+    await settled()
+    expect(log).to.deep.equal(['a rests', '+b'])
+    rested.resolve()
+    await settled()
+    expect(log).to.deep.equal(['a rests', '+b'], 'no slot is free')
+    other.end()
+    await settled()
+    expect(log).to.deep.equal(['a rests', '+b', '-b', 'a goes on', '+c'])
+    next.end()
+    behind.end()
+    await settled()
+    await flight.drained()
+    expect(log.slice(-2)).to.deep.equal(['+a2', '-a2'])
+  })
+
+  it('is not drained while a job rests, and lets it end after halt', async () => {
+    const flight = new InFlight(1)
+    const rested = latch()
+    let ended = false
+    flight.add({
+      key: 'a',
+      run: async (rest) => {
+        await rest(() => rested.promise)
+        ended = true
+      },
+    })
+    flight.halt()
+    const drained = flight.drained()
+    rested.resolve()
+    await drained
+    expect(ended).to.equal(true)
+  })
+
+  it('never exceeds its bound, never overlaps or reorders a key, ends every job once: any work, any order of ends', async () => {
+    const jobs = fc.array(fc.record({ key: fc.integer({ min: 0, max: 4 }), rests: fc.integer({ min: 0, max: 2 }) }), {
+      maxLength: 30,
+    })
+    await fc.assert(
+      fc.asyncProperty(
+        fc.scheduler(),
+        fc.integer({ min: 1, max: 4 }),
+        jobs,
+        fc.nat(40),
+        async (s, bound, work, dropAt) => {
+          const flight = new InFlight(bound)
+          const started = new Map<number, number[]>()
+          const ended = new Set<number>()
+          const dropped = new Set<number>()
+          const busy = new Set<number>()
+          let [holding, seen] = [0, 0]
+          const step = (label: string) => s.schedule(Promise.resolve(), label)
+          const add = (n: number, key: number, rests: number) => {
+            const run = async (rest: Rest) => {
+              expect(busy.has(key), `key ${key} overlaps`).to.equal(false)
+              busy.add(key)
+              started.set(key, [...(started.get(key) ?? []), n])
+              expect(++holding).to.be.at.most(bound)
+              for (let i = 0; i < rests; i++) {
+                await step(`work ${n}`)
+                holding--
+                await rest(() => step(`rest ${n}`))
+                expect(++holding).to.be.at.most(bound)
+              }
+              await step(`end ${n}`)
+              holding--
+              busy.delete(key)
+              ended.add(n)
+            }
+            flight.add({ key: String(key), run, drop: () => void dropped.add(n) })
+          }
+          const adding = (async () => {
+            for (const [n, { key, rests }] of work.entries()) {
+              await step('add')
+              add(n, key, rests)
+              if (++seen === dropAt) flight.dropWaiting()
+            }
+          })()
+          await s.waitFor(adding)
+          await s.waitFor(flight.drained())
+          for (const order of started.values()) expect(order).to.deep.equal([...order].sort((a, b) => a - b))
+          expect([...ended, ...dropped].sort((a, b) => a - b)).to.deep.equal(work.map((_, n) => n))
+          expect(flight.size).to.equal(0)
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+})
