@@ -134,7 +134,7 @@ export class Processor {
         run.firstFailedAt ??= Date.now()
         return this.#carryOut(delivery, run, this.#parts.policy.again(admission.attempt), undefined)
       case 'refuse':
-        return this.#bury(delivery, run, admission.reason, admission.error)
+        return this.#bury(delivery, run, admission.reason, admission.error, { state: 'returned' })
     }
   }
 
@@ -198,7 +198,8 @@ export class Processor {
   }
 
   async #carryOut(delivery: Delivery, run: Run, verdict: Verdict, error: unknown): Promise<Next> {
-    if (verdict.verdict === 'dead') return this.#bury(delivery, run, verdict.reason, error)
+    if (verdict.verdict === 'dead')
+      return this.#bury(delivery, run, verdict.reason, error, { state: 'failed', nextAttempt: run.attempt + 1 })
     const { delayMs } = verdict
     const { inPlace, outlet, events } = this.#parts
     const facts = this.#facts(run)
@@ -216,12 +217,14 @@ export class Processor {
     return 'ended'
   }
 
-  async #bury(delivery: Delivery, run: Run, reason: string, error: unknown): Promise<Next> {
+  /** `unburied`: how a lease ends when the letter could not be written, so that whoever gets the next delivery may have it. */
+  async #bury(delivery: Delivery, run: Run, reason: string, error: unknown, unburied: RunEnding): Promise<Next> {
     const moved = await this.#move(delivery, this.#facts(run), () =>
       this.#parts.outlet.bury(delivery.raw, run, reason, error),
     )
+    const ending: RunEnding = moved ? { state: 'dead', generation: run.generation } : unburied
+    if (run.fencingToken !== undefined) await this.#end(run, ending)
     if (!moved) return 'ended'
-    if (run.fencingToken !== undefined) await this.#end(run, { state: 'dead', generation: run.generation })
     this.#parts.events.emit('message.dead-lettered', { ...this.#facts(run), reason, error })
     this.#ack(delivery, run)
     return 'ended'
