@@ -17,6 +17,7 @@ import { type Channel, type ChannelModel, type ConfirmChannel, credentials } fro
 import { deferred, within } from '../deadline.ts'
 import { Closed, type ConnectionRefused, InvalidOption, type SurehopError } from '../errors.ts'
 import type { Events } from '../observability/events.ts'
+import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
 import { brokerTimeout, explain, notConnected, permanentRefusal, redactUrl } from './refusal.ts'
 
 /** TLS material for `amqps://` URLs, as Node's `tls.connect` takes it. */
@@ -229,6 +230,7 @@ export class Connection {
     this.#attempts = 0
     this.#refusals = 0
     this.#refusal = undefined
+    gatherWrites((model.connection as unknown as { readonly stream: GatherableSocket }).stream)
     this.#become({ name: 'open', model, url: redactUrl(url), blocked: undefined })
   }
 
