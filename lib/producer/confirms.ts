@@ -66,8 +66,12 @@ export function newPending(
   of: Pick<Pending, 'message' | 'mandatory' | 'startedAt' | 'deadlineAt'>,
   settle: (end: PublishEnd, pending: Pending) => void,
 ): Pending {
+  const { message, mandatory, startedAt, deadlineAt } = of
   const pending: Pending = {
-    ...of,
+    message,
+    mandatory,
+    startedAt,
+    deadlineAt,
     settle: (end) => settle(end, pending),
     seq: ++published,
     sends: 0,

@@ -11,6 +11,7 @@ import {
   newMessageId,
   type OutgoingMessage,
   type WireMessage,
+  type WireProperties,
 } from '../message.ts'
 import { show } from '../options.ts'
 
@@ -58,29 +59,18 @@ export function encode(exchange: string, message: OutgoingMessage, options: Enco
   const headers: Record<string, unknown> = message.headers ? userHeaders(message.headers) : {}
   headers[HEADER.transactionId] = transactionId
   if (message.key !== undefined) headers[HEADER.key] = message.key
-  return {
-    messageId,
-    transactionId,
-    exchange,
-    routingKey: message.routingKey ?? message.type ?? '',
-    content,
-    properties: {
-      messageId,
-      timestamp: Math.floor(Date.now() / 1_000),
-      appId: options.service,
-      contentType:
-        message.contentType ?? (message.body instanceof Uint8Array ? 'application/octet-stream' : 'application/json'),
-      ...optional('type', message.type),
-      ...optional('correlationId', message.correlationId),
-      ...optional('replyTo', message.replyTo),
-      headers,
-    },
-  }
+  const { type, correlationId, replyTo, body } = message
+  const contentType =
+    message.contentType ?? (body instanceof Uint8Array ? 'application/octet-stream' : 'application/json')
+  const timestamp = Math.floor(Date.now() / 1_000)
+  const properties: Mutable<WireProperties> = { messageId, timestamp, appId: options.service, contentType, headers }
+  if (type !== undefined) properties.type = type
+  if (correlationId !== undefined) properties.correlationId = correlationId
+  if (replyTo !== undefined) properties.replyTo = replyTo
+  return { messageId, transactionId, exchange, routingKey: message.routingKey ?? type ?? '', content, properties }
 }
 
-function optional<K extends string>(name: K, value: string | undefined): { [P in K]?: string } {
-  return value === undefined ? {} : ({ [name]: value } as { [P in K]: string })
-}
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 function encodeBody(body: unknown): Buffer {
   if (Buffer.isBuffer(body)) return body

@@ -97,12 +97,17 @@ export interface ProducerParts {
 export class Producer {
   readonly #parts: ProducerParts
   readonly #options: Required<Omit<ProducerOptions, 'schemas'>> & Pick<ProducerOptions, 'schemas'>
+  readonly #defaults: SendOptions
+  readonly #encoding: EncodeOptions
 
   /** Use `surehop.producer()`. */
   constructor(parts: ProducerParts, options: ProducerOptions) {
     checkProducerOptions(options)
     this.#parts = parts
     this.#options = { ...PRODUCER_DEFAULTS, ...withoutUndefined(options) }
+    const { deadlineMs, mandatory, maxBodyBytes } = this.#options
+    this.#defaults = { deadlineMs, mandatory, signal: undefined }
+    this.#encoding = { service: parts.service, maxBodyBytes }
   }
 
   /**
@@ -110,17 +115,25 @@ export class Producer {
    * @param exchange name of the exchange; `''` means: to the queue that the routing key names
    * @throws PublishFailed with its outcome; InvalidOption
    */
-  async publish(exchange: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
-    const send = this.#checked(exchange, options)
-    return this.#parts.publisher.publish(this.#prepare(exchange, message, send), send)
+  publish(exchange: string, message: OutgoingMessage, options: PublishOptions = NO_OPTIONS): Promise<Receipt> {
+    try {
+      const send = this.#checked(exchange, options)
+      return this.#parts.publisher.publish(this.#prepare(exchange, message, send), send)
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   /**
    * Publishes straight to a queue.
    * @throws PublishFailed (`returned` when the queue does not exist); InvalidOption
    */
-  async send(queue: string, message: OutgoingMessage, options: PublishOptions = {}): Promise<Receipt> {
-    checkTarget('queue', queue, 1)
+  send(queue: string, message: OutgoingMessage, options: PublishOptions = NO_OPTIONS): Promise<Receipt> {
+    try {
+      checkTarget('queue', queue, 1)
+    } catch (error) {
+      return Promise.reject(error)
+    }
     return this.publish('', { ...message, routingKey: queue }, options)
   }
 
@@ -132,7 +145,7 @@ export class Producer {
   async publishMany(
     exchange: string,
     messages: Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage>,
-    options: PublishOptions = {},
+    options: PublishOptions = NO_OPTIONS,
   ): Promise<PublishResult[]> {
     const send = this.#checked(exchange, options)
     const { publisher } = this.#parts
@@ -151,6 +164,7 @@ export class Producer {
 
   #checked(exchange: string, options: PublishOptions): SendOptions {
     checkTarget('exchange', exchange)
+    if (options === NO_OPTIONS) return this.#defaults
     checkOptions('publish()', options, PUBLISH_RULES)
     const { deadlineMs = this.#options.deadlineMs, mandatory = this.#options.mandatory, signal } = options
     return { deadlineMs, mandatory, signal }
@@ -182,10 +196,6 @@ export class Producer {
     }
   }
 
-  get #encoding(): EncodeOptions {
-    return { service: this.#parts.service, maxBodyBytes: this.#options.maxBodyBytes }
-  }
-
   #schemaOf(message: OutgoingMessage | undefined): Schema | undefined {
     const { schemas } = this.#options
     const type = message?.type
@@ -206,7 +216,12 @@ export class Producer {
   }
 }
 
+const NO_OPTIONS: PublishOptions = {}
+/** So many UTF-16 units never take more than 255 bytes. */
+const SURELY_SHORT = 85
+
 function checkTarget(what: string, name: string, min = 0): void {
+  if (typeof name === 'string' && name.length >= min && name.length <= SURELY_SHORT) return
   checkOptions(
     `publish to ${what}`,
     { [what]: name },

@@ -5,13 +5,14 @@
  * broker refuses by closing the channel (missing exchange, no permission, too large) fails alone.
  * Does NOT promise that an `unknown` was not delivered. Emits publish.confirmed, publish.failed, publish.resent.
  */
-import type { ConfirmChannel, Options } from 'amqplib'
+import type { ConfirmChannel } from 'amqplib'
 import { ChannelKeeper } from '../connection/channel-keeper.ts'
 import type { Connection } from '../connection/connection.ts'
 import { refusedExchange } from '../connection/refusal.ts'
 import { deferred, MAX_TIMER_MS, pause, within } from '../deadline.ts'
 import { Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
 import { HEADER } from '../message.ts'
+import { publishOn } from './channel-publish.ts'
 import { Confirms, newPending, type Pending, type PublishEnd } from './confirms.ts'
 import type { Encoded } from './encode.ts'
 
@@ -40,6 +41,12 @@ export interface Receipt {
   readonly transactionId: string
   /** How often it was handed to the broker: more than 1 where answers were lost, and a copy may exist. */
   readonly sends: number
+}
+
+/** When a publish was asked for, and whether that was after `close()`. */
+interface Taken {
+  readonly at: number
+  readonly late: boolean
 }
 
 type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
@@ -102,10 +109,15 @@ export class Publisher {
    * Publishes one message. Time for its preparation counts; what was taken before `close()` is still sent.
    * @throws PublishFailed, and what the preparation throws
    */
-  async publish(message: Encoded | Promise<Encoded>, options: SendOptions): Promise<Receipt> {
+  publish(message: Encoded | Promise<Encoded>, options: SendOptions): Promise<Receipt> {
     this.start()
     const taken = { at: performance.now(), late: this.#closing }
-    if (!(message instanceof Promise)) return this.#enqueue(message, options, taken)
+    return message instanceof Promise
+      ? this.#enqueueLater(message, options, taken)
+      : this.#enqueue(message, options, taken)
+  }
+
+  async #enqueueLater(message: Promise<Encoded>, options: SendOptions, taken: Taken): Promise<Receipt> {
     this.#preparing++
     try {
       return await this.#enqueue(await message.finally(() => this.#preparing--), options, taken)
@@ -136,11 +148,7 @@ export class Publisher {
     this.#tell()
   }
 
-  #enqueue(
-    message: Encoded,
-    { mandatory, deadlineMs, signal }: SendOptions,
-    taken: { at: number; late: boolean },
-  ): Promise<Receipt> {
+  #enqueue(message: Encoded, { mandatory, deadlineMs, signal }: SendOptions, taken: Taken): Promise<Receipt> {
     return new Promise((resolve, reject) => {
       const of = { message, mandatory, startedAt: taken.at, deadlineAt: taken.at + deadlineMs }
       const pending = newPending(of, (end, own) => this.#settled(own, end, resolve, reject))
@@ -221,13 +229,9 @@ export class Publisher {
 
   /** @returns false when the channel turned out to be closed: a new one is built, and the pump runs again then */
   #send(channel: ConfirmChannel, pending: Pending): boolean {
-    const { exchange, routingKey, content, properties } = pending.message
-    const headers = headersOf(pending.message)
-    const options = { ...properties, headers, persistent: true, mandatory: pending.mandatory } as Options.Publish
     try {
-      channel.publish(exchange, routingKey, content, options, (error: unknown) =>
-        this.#answered(pending, error as Error | null),
-      )
+      const { message, mandatory } = pending
+      publishOn(channel, { message, mandatory, headers: headersOf(message) }, (error) => this.#answered(pending, error))
       return true
     } catch (error) {
       const closed = (error as Error).name === 'IllegalOperationError'
