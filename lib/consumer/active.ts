@@ -78,8 +78,7 @@ export class Active {
       }
       this.#handle(handler).then(
         () => this.#end?.({ ended: 'done' }),
-        (error: unknown) =>
-          this.#end?.(this.#abortReason ? interruption(this.#abortReason) : { ended: 'failed', error }),
+        (error: unknown) => this.#end?.(this.#failure(error)),
       )
     })
   }
@@ -90,6 +89,12 @@ export class Active {
       count = this.#publishes.size
       await Promise.all(this.#publishes.values())
     }
+  }
+
+  /** A failure of the handler's own counts, also when its signal had fired: else one that always outlasts its lease would never end. */
+  #failure(error: unknown): AttemptEnd {
+    const reason = this.#abortReason
+    return reason && comesOf(reason, error) ? interruption(reason) : { ended: 'failed', error }
   }
 
   /** A plain object, so that a middleware may spread it and a handler may take it apart. */
@@ -147,6 +152,12 @@ export class Active {
 /** Time that is up is the handler's failure; anything else is not. */
 function interruption(reason: Error): AttemptEnd {
   return reason instanceof HandlerTimeout ? { ended: 'failed', error: reason } : { ended: 'interrupted', error: reason }
+}
+
+/** What signal-aware functions throw: the reason itself, or an AbortError. */
+function comesOf(reason: Error, thrown: unknown): boolean {
+  const { name, cause } = (thrown ?? {}) as { name?: unknown; cause?: unknown }
+  return thrown === reason || cause === reason || name === 'AbortError'
 }
 
 function timedOut(ms: number): HandlerTimeout {

@@ -29,7 +29,10 @@ export interface ContextPublishOptions extends PublishOptions {
 
 /** What a handler can ask and do besides reading its message. */
 export interface Context {
-  /** Fires when the lease or the channel is lost, the handler's time is up, or the consumer must close. The reason says which. */
+  /**
+   * Fires when the lease or the channel is lost, the handler's time is up, or the consumer must close. The reason says which. A
+   * handler that then throws the reason (or an `AbortError`) is repeated without counting an attempt, unless its time was up.
+   */
   readonly signal: AbortSignal
   /** Grows with every run of this message; give it to storage that can refuse an older one. Undefined without an idempotency store. */
   readonly fencingToken: number | undefined

@@ -63,6 +63,19 @@ describe('attempt: how it ends', () => {
     })
   }
 
+  it("counts a failure of the handler's own, also after its signal fired, and an AbortError as an interruption", async () => {
+    for (const [error, ended] of [
+      [new Error('boom'), 'failed'],
+      [new DOMException('stop', 'AbortError'), 'interrupted'],
+    ] as const) {
+      const gate = latch()
+      const { active, end } = attempt(() => gate.promise)
+      active.abort(new LeaseLost('late'))
+      gate.reject(error)
+      expect((await end).ended).to.equal(ended)
+    }
+  })
+
   // A message must not run a second time in this process beside a handler that has only lost its channel.
   it('waits for a handler that ignores the loss of its channel, for as long as it takes, and counts it as done', async () => {
     const gate = latch()
