@@ -44,9 +44,9 @@ export class Grouping {
 
   #beyond(letter: Letter): void {
     const group = this.#groups.get(BEYOND)
-    if (group) return count(group, letter)
     const nothing = { errorType: undefined, fingerprint: undefined, errorMessage: undefined }
-    this.#groups.set(BEYOND, { ...begun(letter), ...nothing, reason: BEYOND })
+    if (group) count(group, letter)
+    else this.#groups.set(BEYOND, { ...begun(letter), ...nothing, reason: BEYOND })
   }
 }
 

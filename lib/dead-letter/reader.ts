@@ -6,7 +6,8 @@
  * letters are buffered here. (One consumer cannot do: its prefetch ends at 65,535, and an unlimited one at 2,000.)
  *
  * Promises: the letters there at the start, oldest first, each once; what is not acked is back, in its order, when `close()`
- * resolves; what arrives later is not given. Does NOT promise that nobody else consumes the queue: only that no other reader does.
+ * resolves; what arrives later is not given. Does NOT promise that nobody else consumes the queue, only that no other reader does;
+ * nor the order on RabbitMQ 3 after a reader was killed.
  */
 import type { Channel } from 'amqplib'
 import { type Connection, closeChannel } from '../connection/connection.ts'
@@ -48,6 +49,9 @@ export class Reader {
   #arrived = 0
   #arrivedBytes = 0
   #settled = 0
+  /** A letter came that nobody had looked at before. */
+  #fresh = false
+  #closing = false
   #failure: Error | undefined
   #news = deferred()
 
@@ -82,6 +86,11 @@ export class Reader {
     return this.#given
   }
 
+  /** Letters at hand that were not given yet. */
+  get buffered(): number {
+    return this.#buffer.length
+  }
+
   /**
    * The next letter, or undefined at the end.
    * @throws ChannelLost: everything not acked is back in the queue
@@ -110,25 +119,27 @@ export class Reader {
 
   /** Letters that came to the queue after the start, as the broker counts; at least 0. */
   async arrivals(): Promise<number> {
-    const doing = `look at queue "${this.#queue}"`
-    const { messageCount } = await this.#connection.rpc(doing, () => this.#lock.channel.checkQueue(this.#queue))
-    return Math.max(0, messageCount + this.#arrived - this.total)
+    return Math.max(0, (await this.#ready()) + this.#arrived - this.total)
   }
 
   /** Gives everything back that was not acked, in its order. Never rejects. */
   async close(): Promise<void> {
+    this.#closing = true
+    this.#buffer.length = 0
+    await this.#takeReturned().catch(() => {})
     this.#fail(new Closed('the reader is closed'))
     await this.#legs.at(-1)?.cancel()
+    const others = await this.#ready().catch(() => 0)
     for (const leg of this.#legs) await leg.close()
-    await this.#untilBack()
+    await this.#untilBack(others + this.#arrived - this.#settled)
     await this.#lock.release()
   }
 
   async #more(): Promise<boolean> {
+    const before = this.#arrived
     const leg = this.#legs.at(-1)
     if (!leg || leg.spent(this.#ideal())) await this.#nextLeg(leg)
     if (this.#buffer.length > 0) return true
-    const before = this.#arrived
     await within(this.#news.promise, QUIET_MS, () => new Closed('')).catch(() => {})
     if (this.#arrived > before || this.#failure) return true
     return this.#anyLeft(before)
@@ -145,7 +156,7 @@ export class Reader {
   async #nextLeg(last: Leg | undefined): Promise<void> {
     await last?.cancel()
     for (const leg of this.#legs.filter((l) => l.empty)) await leg.close()
-    const wanted = Math.min(this.#ideal(), last ? last.prefetch * GROWTH : this.#first)
+    const wanted = Math.min(this.#ideal(), !last ? this.#first : this.#closing ? LEG_MAX : last.prefetch * GROWTH)
     const prefetch = Math.max(1, Math.min(wanted, Math.max(LEG_MIN, this.total - this.#arrived)))
     const leg = new Leg(this.#connection, this.#queue, prefetch, this.#listener())
     this.#legs.push(leg)
@@ -157,12 +168,20 @@ export class Reader {
       took: (taken) => {
         this.#arrived++
         this.#arrivedBytes += taken.raw.content.length
-        this.#buffer.push(taken)
+        if (!taken.raw.fields.redelivered) this.#fresh = true
+        if (!this.#closing) this.#buffer.push(taken)
         this.#tell()
       },
       settled: () => void this.#settled++,
       lost: (reason) => this.#fail(reason),
     }
+  }
+
+  /** Letters that nobody holds. */
+  async #ready(): Promise<number> {
+    const doing = `look at queue "${this.#queue}"`
+    const { messageCount } = await this.#connection.rpc(doing, () => this.#lock.channel.checkQueue(this.#queue))
+    return messageCount
   }
 
   #ideal(): number {
@@ -182,16 +201,20 @@ export class Reader {
     this.#news = deferred()
   }
 
+  /**
+   * RabbitMQ 3 puts a letter that is handed back behind all others that were handed back before, and gives those first. So a short
+   * look after a long one would turn their order round: take all that were, and hand them back together.
+   */
+  async #takeReturned(): Promise<void> {
+    if (this.#arrived === 0 || !this.#connection.serverVersion?.startsWith('3.')) return
+    while (!this.#fresh && !this.#failure && (await this.#ready()) > 0) await this.#more()
+  }
+
   /** A reader that comes next must find them: the broker hands back what a closed channel held a moment later. */
-  async #untilBack(): Promise<void> {
-    const kept = this.#arrived - this.#settled
+  async #untilBack(count: number): Promise<void> {
     const until = performance.now() + SETTLE_MS
     try {
-      while (kept > 0 && performance.now() < until) {
-        const { messageCount } = await this.#connection.rpc('count', () => this.#lock.channel.checkQueue(this.#queue))
-        if (messageCount >= kept) return
-        await pause(SETTLE_PAUSE_MS)
-      }
+      while ((await this.#ready()) < count && performance.now() < until) await pause(SETTLE_PAUSE_MS)
     } catch {
       // The connection is gone, and the letters are back with it.
     }
