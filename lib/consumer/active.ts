@@ -30,8 +30,8 @@ export class Active {
   readonly #run: Run
   readonly #producer: Producer
   /** By name; a publish that failed may be repeated under its name. */
-  readonly #publishes = new Map<string, Promise<Receipt>>()
-  readonly #failed = new Set<string>()
+  #publishes: Map<string, Promise<Receipt>> | undefined
+  #failed: Set<string> | undefined
   #controller: AbortController | undefined
   #abortReason: Error | undefined
   #end: ((how: AttemptEnd) => void) | undefined
@@ -48,9 +48,17 @@ export class Active {
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController()
-      if (this.#abortReason) this.#controller.abort(this.#abortReason)
+      const reason = this.#over
+      if (reason) this.#controller.abort(reason)
     }
     return this.#controller.signal
+  }
+
+  /** Why nothing may be published any more, if so. */
+  get #over(): Error | undefined {
+    if (this.#ended)
+      this.#abortReason ??= new Closed('the attempt has ended: await what a handler publishes before it returns')
+    return this.#abortReason
   }
 
   /** Fires the signal; a later reason changes nothing, except that it may end the patience with the handler. */
@@ -72,7 +80,6 @@ export class Active {
         clearTimeout(timer)
         clearTimeout(this.#leaving)
         this.#ended = true
-        this.#abortReason ??= new Closed('the attempt has ended: await what a handler publishes before it returns')
         this.#end = undefined
         resolve(how)
       }
@@ -85,8 +92,8 @@ export class Active {
 
   async #handle(handler: Handler): Promise<void> {
     await handler(this.#run.message, this.#context())
-    for (let count = -1; count !== this.#publishes.size; ) {
-      count = this.#publishes.size
+    for (let awaited = 0; this.#publishes && awaited !== this.#publishes.size; ) {
+      awaited = this.#publishes.size
       await Promise.all(this.#publishes.values())
     }
   }
@@ -120,18 +127,23 @@ export class Active {
 
   /** Remembered also when it fails at once: a handler that forgets to await it must not count as done. */
   #publish(send: Send, message: OutgoingMessage, options: ContextPublishOptions = {}): Promise<Receipt> {
-    if (this.#ended) return Promise.reject(this.#abortReason)
+    if (this.#ended) return Promise.reject(this.#over)
     const { name: given, ...rest } = options
     const name = given === undefined ? String(this.#position++) : `name:${given}`
-    const twice = this.#publishes.has(name) && !this.#failed.delete(name)
+    this.#publishes ??= new Map()
+    const twice = this.#publishes.has(name) && !this.#failed?.delete(name)
     const sent = twice ? Promise.reject(namedTwice(given)) : this.#send(send, this.#derived(message, name), rest)
     this.#publishes.set(twice ? `twice:${this.#position++}` : name, sent)
-    sent.catch(() => this.#failed.add(name))
+    sent.catch(() => {
+      this.#failed ??= new Set()
+      this.#failed.add(name)
+    })
     return sent
   }
 
   async #send(send: Send, message: OutgoingMessage, options: PublishOptions): Promise<Receipt> {
-    if (this.#abortReason) throw this.#abortReason
+    const reason = this.#over
+    if (reason) throw reason
     return send(message, options)
   }
 

@@ -2,7 +2,7 @@
  * Reads what came over the wire, from our producers or anybody's, and trusts nothing: identity, bounded headers, body.
  * A header of ours that is out of range is named and refused, so that a forged one steers nothing.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { MessageInvalid, textOf } from '../errors.ts'
 import {
   HEADER,
@@ -55,7 +55,7 @@ export function decode(raw: RawDelivery, options: DecodeOptions): Run {
 }
 
 export function sha256(content: Buffer): Buffer {
-  return createHash('sha256').update(content).digest()
+  return hash('sha256', content, 'buffer')
 }
 
 interface Identity {
