@@ -1,0 +1,157 @@
+/** The acts of the demo, one method each. */
+import { audit, type Letter, n } from './books.ts'
+import { lettersOf, surehop } from './operator.ts'
+import type { Order } from './order.ts'
+import type { Screen } from './screen.ts'
+import type { Shop } from './shop.ts'
+
+export class Story {
+  readonly #shop: Shop
+  readonly #screen: Screen
+  readonly #orders: ReadonlyMap<string, Order>
+  readonly #stockBefore: ReadonlyMap<string, number>
+  readonly #letters = new Map<string, readonly Letter[]>()
+  #placing = true
+  #replayed = 0
+  #discarded = false
+
+  constructor(
+    shop: Shop,
+    screen: Screen,
+    orders: ReadonlyMap<string, Order>,
+    stockBefore: ReadonlyMap<string, number>,
+  ) {
+    this.#shop = shop
+    this.#screen = screen
+    this.#orders = orders
+    this.#stockBefore = stockBefore
+  }
+
+  /** Places the orders while things go wrong, until each has ended and nothing is under way. */
+  async trade(perSecond: number): Promise<void> {
+    const { orders, orderFile, trouble, tally } = this.#shop
+    await Promise.all([this.#place(perSecond), this.#until(() => !this.#placing && tally.open.length === 0)])
+    await trouble.over()
+    await orders.ask('placeAgain', orderFile)
+    await this.#until(() => this.#settled)
+    this.#screen.settle()
+    this.#screen.event(`all ${n(this.#orders.size)} orders have ended`, 'good')
+  }
+
+  /** Puts the books to the proof. */
+  async books(title: string): Promise<boolean> {
+    const { names, tally, trouble } = this.#shop
+    const queues = [names.reserve, names.release, names.charge, names.close]
+    for (const queue of queues) this.#letters.set(queue, await lettersOf(queue))
+    const checks = audit({
+      orders: this.#orders,
+      stockBefore: this.#stockBefore,
+      stockAfter: await this.#shop.countStock(),
+      journal: tally.journal,
+      deadLetters: [...this.#letters.values()].flat(),
+      poison: this.#discarded ? NO_POISON : trouble.poison,
+    })
+    this.#screen.title(title)
+    this.#screen.table(this.#counts())
+    this.#screen.books(checks)
+    return checks.every(({ holds }) => holds)
+  }
+
+  /** What an operator does: looks at the dead letters, has the bug mended, sends the orders again, discards the poison. */
+  async repair(methods: string): Promise<void> {
+    const { payments, tally } = this.#shop
+    this.#screen.title('The dead letters')
+    const queues = [...this.#letters].filter(([, letters]) => letters.length > 0).map(([queue]) => queue)
+    for (const queue of queues) await this.#command('dead', 'groups', queue)
+    await payments.deploy([methods])
+    this.#screen.event('the fix is deployed: version 2 of payments knows the method "twint"', 'good')
+    const dead = tally.dead
+    for (const queue of queues) {
+      if (this.#letters.get(queue)!.some(({ transactionId = '' }) => this.#orders.has(transactionId)))
+        await this.#command('dead', 'replay', queue, '--where', `not ${POISON}`, '--yes')
+      if (this.#letters.get(queue)!.some(({ transactionId = '' }) => !this.#orders.has(transactionId)))
+        await this.#command('dead', 'discard', queue, '--where', POISON, '--yes')
+    }
+    this.#discarded = true
+    await this.#until(() => tally.closed === this.#orders.size && this.#settled)
+    this.#replayed = dead
+    this.#screen.settle()
+  }
+
+  /** In plain words. */
+  closingWords(): void {
+    this.#screen.title('What you have just seen')
+    this.#screen.text(CLOSING)
+  }
+
+  async #place(perSecond: number): Promise<void> {
+    await this.#shop.orders.ask('place', { file: this.#shop.orderFile, perSecond })
+    this.#placing = false
+    this.#screen.event(`all orders are placed and confirmed by the broker`)
+  }
+
+  /** No copy, no release and no poison is on its way any more. */
+  get #settled(): boolean {
+    const { tally, trouble } = this.#shop
+    return (
+      tally.open.length === 0 &&
+      tally.effects('released') >= tally.effects('closed payment.declined') &&
+      tally.notes('duplicate') >= tally.notes('copied') &&
+      tally.strangers >= trouble.poison.ids.length + trouble.poison.nameless
+    )
+  }
+
+  #until(reached: () => boolean): Promise<void> {
+    const { trouble, tally } = this.#shop
+    const total = this.#orders.size
+    return this.#shop.until(reached, () => {
+      trouble.step((tally.effects('reserved') + tally.effects('rejected')) / total)
+      const ended = total - tally.open.length
+      const placed = Math.min(total, tally.notes('published'))
+      this.#screen.progress(
+        ended / total,
+        `${n(ended)} of ${n(total)} ended · ${n(placed)} placed · retries ${n(tally.notes('retried'))} · kills ${trouble.kills}`,
+      )
+    })
+  }
+
+  #counts(): (readonly [string, string, string])[] {
+    const { tally, inventory, orders, payments } = this.#shop
+    const rows: readonly (readonly [string, number, string])[] = [
+      ['placed', tally.notes('published'), 'published and confirmed'],
+      ['reserved', tally.effects('reserved'), 'all lines taken from the shelves'],
+      ['paid', tally.effects('closed payment.taken'), 'charged'],
+      ['rejected, out of stock', tally.effects('closed stock.rejected'), 'no line was taken'],
+      ['rejected, declined', tally.effects('closed payment.declined'), 'the stock was put back'],
+      [
+        'duplicates suppressed',
+        tally.notes('duplicate'),
+        `${n(tally.notes('copied'))} sent on purpose, the rest by kills`,
+      ],
+      ['retries', tally.notes('retried'), 'waited in the broker and came back'],
+      ['crashes', inventory.crashes + orders.crashes + payments.crashes, 'kill -9 of inventory, in mid-work'],
+      ['redelivered', tally.redelivered, 'runs cut off by a kill, begun again'],
+      ['repeated effects', tally.notes('recognised'), 'stopped by the journal, not by Redis'],
+      ['dead letters', tally.notes('dead'), `${n(tally.strangers)} poison, the rest orders`],
+      ['replayed', this.#replayed, 'sent again after the fix'],
+    ]
+    return rows.map(([name, count, meaning]) => [name, n(count), meaning])
+  }
+
+  async #command(...args: string[]): Promise<void> {
+    const typed = args.map((arg) => (/[ "]/.test(arg) ? `'${arg}'` : arg))
+    this.#screen.raw(`  $ surehop ${typed.join(' ')}`)
+    this.#screen.raw(await surehop(args, this.#screen.columns))
+  }
+}
+
+/** How the dead letters of poison are told from those of orders, in the command's filter language. */
+const POISON = 'reason="invalid message"'
+const NO_POISON = { ids: [], nameless: 0 }
+
+const CLOSING =
+  'Three services passed orders on through RabbitMQ while they were fed duplicates and poison, while the bank was down, and while one of them ' +
+  'was killed in the middle of its work. No order was lost, none was paid or reserved twice, and whatever could not be done ended as a dead letter ' +
+  'with its story, to be looked at, mended and sent again. RabbitMQ confirms and redelivers; Redis remembers which message is done and ' +
+  'who runs it now. Redis alone does not promise that an effect happens exactly once: a process can die between its effect and the ' +
+  'record of it. That gap was closed here by the services themselves, with a journal keyed by message id that refuses older fencing tokens.'

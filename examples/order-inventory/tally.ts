@@ -1,0 +1,127 @@
+/**
+ * Reads the services' files while they grow, and counts. The files are the only source of the demo's numbers: what a killed
+ * process had in memory counts for nothing.
+ */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Note } from './diary.ts'
+import { type Entry, wholeLines } from './journal.ts'
+
+const SERVICES = ['orders', 'inventory', 'payments'] as const
+
+export type ServiceName = (typeof SERVICES)[number]
+
+export class Tally {
+  /** All effects so far. */
+  readonly journal: Entry[] = []
+  readonly #orders: ReadonlyMap<string, unknown>
+  /** Orders that a dead letter was told of. */
+  readonly #dead = new Set<string>()
+  readonly #files: Follower[]
+  readonly #notes = new Map<Note['what'], number>()
+  readonly #effects = new Map<string, number>()
+  readonly #runs = new Map<string, number>()
+  readonly #closed = new Set<string>()
+  #strangers = 0
+
+  /** @param orders by id: nothing else counts as an order */
+  constructor(folder: string, orders: ReadonlyMap<string, unknown>) {
+    this.#orders = orders
+    this.#files = SERVICES.flatMap((name) => [
+      new Follower(join(folder, name, 'journal.ndjson'), (entry: Entry) => this.#effect(entry)),
+      new Follower(join(folder, name, 'diary.ndjson'), (note: Note) => this.#note(note)),
+    ])
+  }
+
+  /** Changes with every line that was read. */
+  get position(): string {
+    return this.#files.map((file) => file.offset).join()
+  }
+
+  /** Takes in what was written since the last time. */
+  refresh(): void {
+    for (const file of this.#files) file.refresh()
+  }
+
+  notes(what: Note['what']): number {
+    return this.#notes.get(what) ?? 0
+  }
+
+  /** How often an effect was done; `closed payment.taken` and so on for the ends. */
+  effects(effect: string): number {
+    return this.#effects.get(effect) ?? 0
+  }
+
+  /** Runs that began although the same attempt had begun before: its process was killed, and the broker delivered again. */
+  get redelivered(): number {
+    return [...this.#runs.values()].reduce((sum, times) => sum + times - 1, 0)
+  }
+
+  /** Orders that are paid or rejected. */
+  get closed(): number {
+    return this.#closed.size
+  }
+
+  /** Orders that ended as a dead letter. */
+  get dead(): number {
+    return [...this.#dead].filter((id) => !this.#closed.has(id)).length
+  }
+
+  /** Orders that have not ended yet. */
+  get open(): string[] {
+    return [...this.#orders.keys()].filter((id) => !this.#closed.has(id) && !this.#dead.has(id))
+  }
+
+  /** Dead letters that are no order. */
+  get strangers(): number {
+    return this.#strangers
+  }
+
+  #effect(entry: Entry): void {
+    this.journal.push(entry)
+    if (entry.effect === 'closed' && this.#orders.has(entry.orderId)) this.#closed.add(entry.orderId)
+    add(this.#effects, entry.effect === 'closed' ? `closed ${entry.by}` : entry.effect)
+  }
+
+  #note(note: Note): void {
+    add(this.#notes, note.what)
+    if (note.what === 'began') add(this.#runs, [note.messageId, note.generation, note.attempt].join('\n'))
+    if (note.what !== 'dead') return
+    if (this.#orders.has(note.transactionId)) this.#dead.add(note.transactionId)
+    else this.#strangers++
+  }
+}
+
+function add<K>(counts: Map<K, number>, key: K): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1)
+}
+
+/** Gives every complete line of a growing file once. */
+class Follower<T = never> {
+  readonly #path: string
+  readonly #each: (value: T) => void
+  offset = 0
+
+  constructor(path: string, each: (value: T) => void) {
+    this.#path = path
+    this.#each = each
+  }
+
+  refresh(): void {
+    let file: number
+    try {
+      file = openSync(this.#path, 'r')
+    } catch {
+      return // The service has not written yet.
+    }
+    try {
+      const content = Buffer.alloc(Math.max(0, fstatSync(file).size - this.offset))
+      const read = readSync(file, content, 0, content.length, this.offset)
+      const { values, bytes } = wholeLines<T>(content.subarray(0, read))
+      this.offset += bytes
+      for (const value of values) this.#each(value)
+    } finally {
+      closeSync(file)
+    }
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * Everything that goes wrong, at set points of the progress: poison from a foreign client, a bank outage, and kill -9 of the inventory
+ * service the moment it has written an effect, that is, between the effect and its record.
+ */
+import { watch } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import { type ChannelModel, type ConfirmChannel, connect } from 'amqplib'
+import type { Names } from './order.ts'
+import type { Service } from './supervisor.ts'
+
+const OUTAGE_MS = 3_000
+
+export interface TroubleParts {
+  readonly names: Names
+  readonly amqpUrl: string
+  readonly inventory: Service
+  readonly inventoryJournal: string
+  readonly payments: Service
+  readonly tell: (what: string) => void
+  readonly onFailure: (error: Error) => void
+}
+
+export class Trouble {
+  /** Poison messages the broker has confirmed: their ids, and how many have none. */
+  readonly poison = { ids: [] as string[], nameless: 0 }
+  kills = 0
+  readonly #parts: TroubleParts
+  readonly #plan: { readonly from: number; readonly make: () => Promise<void> }[]
+  #connection: ChannelModel | undefined
+  #channel: ConfirmChannel | undefined
+  #killing: AbortController | undefined
+  #running = new Set<Promise<void>>()
+
+  constructor(parts: TroubleParts) {
+    this.#parts = parts
+    const poison = () => this.#sendPoison()
+    const kill = () => this.#kill()
+    this.#plan = [
+      { from: 0.05, make: poison },
+      { from: 0.1, make: kill },
+      { from: 0.25, make: poison },
+      { from: 0.3, make: () => this.#outage() },
+      { from: 0.35, make: kill },
+      { from: 0.5, make: poison },
+      { from: 0.6, make: kill },
+      { from: 0.75, make: poison },
+      { from: 0.85, make: kill },
+    ]
+  }
+
+  async open(): Promise<void> {
+    this.#connection = await connect(this.#parts.amqpUrl)
+    this.#connection.on('error', this.#parts.onFailure)
+    this.#channel = await this.#connection.createConfirmChannel()
+  }
+
+  /** Makes the trouble that is due when `done` (0 to 1) of the orders have reached the inventory. */
+  step(done: number): void {
+    while (this.#plan.length > 0 && this.#plan[0]!.from <= done) {
+      const made = this.#plan.shift()!.make().catch(this.#parts.onFailure)
+      this.#running.add(made)
+      void made.then(() => this.#running.delete(made))
+    }
+  }
+
+  /** No more trouble from now on; resolves when what was begun is over. */
+  async over(): Promise<void> {
+    this.#plan.length = 0
+    this.#killing?.abort()
+    await Promise.all(this.#running)
+  }
+
+  async close(): Promise<void> {
+    await this.#connection?.close().catch(() => {})
+  }
+
+  async #outage(): Promise<void> {
+    const { payments, tell } = this.#parts
+    await payments.ask('bank', false)
+    tell(`the bank is down for ${OUTAGE_MS / 1_000} s: payments fail and are retried with backoff`)
+    await pause(OUTAGE_MS)
+    await payments.ask('bank', true)
+    tell('the bank is up again')
+  }
+
+  /** Waits for the next effect, and kills before its message can be recorded as done. */
+  async #kill(): Promise<void> {
+    const { inventory, inventoryJournal, tell } = this.#parts
+    await inventory.ready
+    if (this.#killing) return
+    const stop = new AbortController()
+    this.#killing = stop
+    const written = new Promise<void>((resolve) => {
+      stop.signal.addEventListener('abort', () => resolve())
+      watch(inventoryJournal, { signal: stop.signal }, () => {
+        inventory.kill9()
+        resolve()
+      })
+    })
+    await written
+    const fired = !stop.signal.aborted
+    stop.abort()
+    this.#killing = undefined
+    if (!fired) return
+    this.kills++
+    tell('kill -9 of the inventory service, right after it wrote an effect')
+  }
+
+  async #sendPoison(): Promise<void> {
+    const { names, tell } = this.#parts
+    const id = `poison-${this.poison.nameless + 1}`
+    const order = JSON.stringify(strangeOrder(id))
+    const json = { contentType: 'application/json', type: 'order.placed', messageId: id }
+    const forged = {
+      'surehop-attempt': 1_000_000,
+      'surehop-generation': -7,
+      'x-death': [{ count: 99, queue: 'nowhere' }],
+    }
+    const messages = [
+      { body: order.slice(0, -20), properties: { ...json, messageId: `${id}-broken` } },
+      { body: order.replace('"quantity":1', '"quantity":"one"'), properties: { ...json, messageId: `${id}-schema` } },
+      { body: order, properties: { contentType: 'application/json', type: 'order.placed' } },
+      { body: order, properties: { ...json, messageId: `${id}-forged`, headers: forged } },
+    ]
+    for (const { body, properties } of messages)
+      this.#channel!.publish(names.events, 'order.placed', Buffer.from(body), { ...properties, persistent: true })
+    await this.#channel!.waitForConfirms()
+    for (const { properties } of messages)
+      if ('messageId' in properties) this.poison.ids.push(properties.messageId)
+      else this.poison.nameless++
+    tell('poison from a foreign client: not JSON, wrong schema, no id, forged headers')
+  }
+}
+
+/** An order nobody placed; if any service took it, the books would not balance. */
+function strangeOrder(id: string): object {
+  return {
+    id,
+    placedAt: new Date().toISOString(),
+    channel: 'stranger',
+    customer: { name: 'Nobody', city: 'Nowhere' },
+    lines: [{ sku: 'MUG-WHITE', name: 'Enamel mug, white', unitPriceCents: 1_190, quantity: 1 }],
+    totalCents: 1_190,
+    payment: { method: 'card', account: 'tok_0000_4242' },
+  }
+}
