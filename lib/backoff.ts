@@ -18,6 +18,7 @@ export function fixed(options: { readonly delayMs: number }): Backoff {
 /** No wait beyond this: 30 days in ms. */
 export const MAX_DELAY_MS = 30 * 24 * 3_600_000
 
+/** Options of {@link exponential}. All have defaults. */
 export interface ExponentialOptions {
   /** Wait after the first failure, ms. Default 1,000. */
   readonly baseMs?: number

@@ -10,6 +10,7 @@
  */
 import { pause } from './deadline.ts'
 
+/** How requests are sent and what is told of it. */
 export interface BatcherOptions<Request, Answer> {
   /** Sends requests; answers in the same order. Must be safe to repeat, and must end. */
   readonly send: (requests: Request[]) => Promise<Answer[]>
@@ -27,6 +28,7 @@ interface Entry<Request, Answer> {
 const PAUSE_BASE_MS = 50
 const PAUSE_CAP_MS = 2_000
 
+/** Gathers requests of one kind; one flight at a time. */
 export class Batcher<Request, Answer> {
   readonly #options: BatcherOptions<Request, Answer>
   readonly #givenUp = new AbortController()

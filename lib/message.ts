@@ -153,6 +153,7 @@ export interface RawDelivery {
   readonly properties: RawProperties
 }
 
+/** AMQP basic properties as they came: anything, until checked. */
 export interface RawProperties {
   readonly messageId?: unknown
   readonly type?: unknown

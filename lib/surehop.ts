@@ -93,6 +93,7 @@ export async function connect(options: ConnectOptions): Promise<Surehop> {
   return surehop
 }
 
+/** One connection to RabbitMQ and everything opened on it. Made by {@link connect}. */
 export class Surehop {
   readonly service: string
   readonly #options: typeof DEFAULTS & ConnectOptions

@@ -12,6 +12,7 @@ import { type Deferred, deferred, pause, within } from '../deadline.ts'
 import { ChannelLost, Closed } from '../errors.ts'
 import { type Connection, closeChannel } from './connection.ts'
 
+/** What a keeper needs to open, set up and tell of its channel. */
 export interface KeeperOptions<C extends Channel> {
   readonly connection: Connection
   readonly role: string
@@ -32,6 +33,7 @@ type State<C> =
 const PAUSE_BASE_MS = 100
 const PAUSE_CAP_MS = 10_000
 
+/** Keeps one channel alive. */
 export class ChannelKeeper<C extends Channel> {
   readonly #options: KeeperOptions<C>
   readonly #changed = new EventEmitter().setMaxListeners(0)

@@ -57,6 +57,7 @@ type State =
 const REFUSALS_UNTIL_FAILED = 10
 const CLOSE_TIMEOUT_MS = 5_000
 
+/** One supervised connection to the broker. */
 export class Connection {
   readonly options: ConnectionOptions
   readonly #manager: AmqpConnectionManagerClass

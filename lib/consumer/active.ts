@@ -26,6 +26,7 @@ type Send = (message: OutgoingMessage, options: PublishOptions) => Promise<Recei
 /** How long a handler may take to end after its time was up, or the consumer must close, ms. */
 export const LEFT_BEHIND_AFTER_MS = 1_000
 
+/** One attempt while its handler runs. */
 export class Active {
   readonly #run: Run
   readonly #producer: Producer

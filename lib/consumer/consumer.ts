@@ -21,6 +21,7 @@ import type { Guard, Run } from './handler.ts'
 import { InFlight, type Rest } from './in-flight.ts'
 import { Processor, type ProcessorParts } from './processor.ts'
 
+/** What a consumer is put together from. */
 export interface ConsumerParts {
   readonly connection: Connection
   readonly declarer: Declarer
@@ -42,6 +43,7 @@ type StateName = 'starting' | 'consuming' | 'recovering' | 'draining' | 'closed'
 /** After the drain deadline handlers are aborted; so long they may take to notice, ms. */
 const LAST_GRACE_MS = 2_000
 
+/** A running consumer of one queue. Made by `surehop.consume()`. */
 export class Consumer {
   readonly queue: string
   readonly #parts: ConsumerParts

@@ -22,6 +22,7 @@ export type IdentityPolicy = 'reject' | 'digest' | 'unguarded'
 /** `auto`: JSON when the content type says so or is absent, else bytes. */
 export type BodyFormat = 'auto' | 'json' | 'bytes'
 
+/** How messages of one queue are read. */
 export interface DecodeOptions {
   readonly queue: string
   readonly identity: IdentityPolicy

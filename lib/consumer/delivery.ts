@@ -49,6 +49,7 @@ export class Epoch {
   }
 }
 
+/** One hand-over by the broker; settled at most once, on its own channel. */
 export class Delivery {
   readonly raw: RawDelivery
   readonly #epoch: Epoch

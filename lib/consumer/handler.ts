@@ -90,6 +90,7 @@ export type Admission =
   /** Never: dead-letter it. */
   | { readonly admit: 'refuse'; readonly error: Error; readonly reason: string }
 
+/** How a run ended, for the record. */
 export type RunEnding =
   | { readonly state: 'completed' }
   | { readonly state: 'failed'; readonly nextAttempt: number }

@@ -8,6 +8,7 @@
  * Does NOT promise a bound on what waits: the broker's prefetch is that bound.
  */
 
+/** One thing to be run, with the key that orders it. */
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string

@@ -19,6 +19,7 @@ import type { Delivery } from './delivery.ts'
 import type { Admission, FailurePolicy, Guard, Handler, Outlet, Run, RunEnding, Verdict } from './handler.ts'
 import type { Rest } from './in-flight.ts'
 
+/** What a processor is put together from. */
 export interface ProcessorParts {
   readonly queue: string
   readonly handler: Handler
@@ -52,6 +53,7 @@ const HELD_HERE: Admission = { admit: 'later', delayMs: LOST_DELAY_MS, why: 'ano
 /** What is to be done next with a delivery: once more in place after so many ms, or nothing. */
 type Next = number | 'ended'
 
+/** Takes the deliveries of one consumer to their ends. */
 export class Processor {
   readonly #parts: ProcessorParts
   readonly #active = new Set<Active>()

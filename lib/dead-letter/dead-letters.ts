@@ -74,6 +74,7 @@ const REPLAY_RULES = {
   onBatch: callable,
 }
 
+/** The dead letters of one queue. Made by `surehop.deadLetters()`. */
 export class DeadLetters {
   /** The work queue they belong to. */
   readonly queue: string

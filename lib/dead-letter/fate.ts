@@ -35,6 +35,7 @@ export interface Sent {
   readonly generation: number
 }
 
+/** What became of the letters of a batch, counted. */
 export interface Tally {
   completed: number
   failed: number
@@ -42,6 +43,7 @@ export interface Tally {
   pending: number
 }
 
+/** How the fate of replayed letters is watched. */
 export interface WatchOptions {
   readonly withinMs: number
   /** Waiting ends early when more have failed. */

@@ -1,6 +1,7 @@
 /** Cuts a `where` filter into tokens, and says where a mistake is. Pure. */
 import { InvalidOption } from '../errors.ts'
 
+/** One word of a filter, and where it stands. */
 export interface Token {
   readonly kind: 'word' | 'quoted' | 'operator' | 'parenthesis' | 'end'
   readonly text: string

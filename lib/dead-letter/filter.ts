@@ -29,7 +29,9 @@ const FIELDS = {
   generation: (l) => l.generation,
 } satisfies Record<string, (letter: Letter) => string | number | undefined>
 
+/** A field that a filter can ask for. */
 export type FilterField = keyof typeof FIELDS
+/** How a filter compares. */
 export type FilterOperator = '=' | '!=' | '~' | '!~' | '>' | '>=' | '<' | '<='
 
 /** The fields a filter can name. */
@@ -47,6 +49,7 @@ const COMPARE: Readonly<Record<string, (a: number, b: number) => boolean>> = {
 /** Deeper nesting than any person writes; the parser recurses. */
 const MAX_DEPTH = 100
 
+/** A parsed filter: does this letter fit? */
 export type Predicate = (letter: Letter) => boolean
 
 /**

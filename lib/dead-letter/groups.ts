@@ -24,6 +24,7 @@ const MAX_GROUPS = 1_000
 const MAX_TYPES = 5
 const BEYOND = 'more different reasons than can be told apart'
 
+/** Counts letters by what went wrong, one at a time. */
 export class Grouping {
   readonly #groups = new Map<string, { -readonly [K in keyof LetterGroup]: LetterGroup[K] }>()
 

@@ -6,6 +6,7 @@ import type { Encoded } from '../producer/encode.ts'
 import { errorHeaders } from '../reason.ts'
 import { deadQueueOf } from '../topology/queues.ts'
 
+/** Where a message was given up on. */
 export interface LetterOrigin {
   readonly queue: string
   readonly service: string

@@ -10,6 +10,7 @@ const LOCK_SUFFIX = '.inspector'
 /** The broker knows connections; two inspectors on one connection must know of each other here. */
 const held = new WeakMap<Connection, Set<string>>()
 
+/** The right to look into one queue of dead letters; one holder at a time. */
 export class InspectorLock {
   /** Also good for asking about the queue, as long as the lock is held. */
   readonly channel: Channel

@@ -28,6 +28,7 @@ export interface MoveResult {
   readonly error: Error | undefined
 }
 
+/** What moving letters needs. */
 export interface MoveParts {
   readonly reader: Reader
   readonly take: (max: number) => Promise<readonly Selected[]>

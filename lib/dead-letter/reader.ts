@@ -36,6 +36,7 @@ export interface Taken {
   ack(): boolean
 }
 
+/** Reads a queue without taking anything out of it. */
 export class Reader {
   /** Letters there at the start. */
   readonly total: number

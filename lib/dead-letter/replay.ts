@@ -89,6 +89,7 @@ export interface ReplayParts {
   readonly scope: Scope
 }
 
+/** Letters chosen for a replay. */
 export interface Selected {
   readonly taken: Taken
   readonly letter: Letter

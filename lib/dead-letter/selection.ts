@@ -18,6 +18,7 @@ export interface Selection {
   readonly limit?: number | undefined
 }
 
+/** A selection that was checked and parsed. */
 export interface Selected {
   readonly matches: Predicate
   readonly limit: number

@@ -16,6 +16,7 @@ import { newMessageId } from '../message.ts'
 import type { Events } from '../observability/events.ts'
 import type { Claim, ClaimResult, IdempotencyStore, Scope, Settlement, SettleResult } from './idempotency.ts'
 
+/** What a guard is put together from. */
 export interface GuardParts {
   readonly store: IdempotencyStore
   readonly scope: Scope
@@ -37,6 +38,7 @@ interface Outage {
   readonly over: Deferred<void>
 }
 
+/** The guard of one consumer, over any store. */
 export class StoreGuard implements Guard {
   readonly #parts: GuardParts
   readonly #owner = newMessageId()

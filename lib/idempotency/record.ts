@@ -25,6 +25,7 @@ interface Story {
   readonly digest: Uint8Array | undefined
 }
 
+/** Someone runs it, or died running it. */
 export interface LeasedRecord extends Story {
   readonly state: 'leased'
   readonly owner: string
@@ -34,15 +35,18 @@ export interface LeasedRecord extends Story {
   readonly exhausted: boolean
 }
 
+/** Waits for its next run. */
 export interface ReleasedRecord extends Story {
   readonly state: 'released'
   readonly by: 'failed' | 'returned'
 }
 
+/** Its dead letter of this generation is written. */
 export interface DeadRecord extends Story {
   readonly state: 'dead'
 }
 
+/** Done, for good. */
 export interface CompletedRecord {
   readonly state: 'completed'
   /** Epoch ms. */
@@ -62,11 +66,13 @@ export interface Asked {
   readonly maxStarts: number
 }
 
+/** The answer to a claim, and the record after it. */
 export interface ClaimDecision {
   readonly result: ClaimResult
   readonly record: IdempotencyRecord | undefined
 }
 
+/** The answer to a settlement, and the record after it. */
 export interface SettleDecision {
   readonly result: SettleResult
   readonly record: IdempotencyRecord | undefined

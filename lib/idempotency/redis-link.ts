@@ -47,6 +47,7 @@ export interface LinkTimes {
 /** How long `close()` waits for replies that are under way. */
 const QUIT_MS = 500
 
+/** Our own connection to Redis, set up to fail closed. */
 export class RedisLink {
   readonly isCluster: boolean
   readonly #connection: Connection

@@ -14,6 +14,7 @@ interface Known {
   lapsed: boolean
 }
 
+/** What is known of the presence of owners, per scope. */
 export class RedisPresence {
   readonly #known = new Map<string, Known>()
 

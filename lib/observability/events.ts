@@ -71,6 +71,7 @@ export interface EventTable {
   'dead-letter.discarded': Ids & { readonly queue: string }
 }
 
+/** Name of an event. */
 export type EventName = keyof EventTable
 
 /** The data of an event as subscribers get it: with the name of the instance that emitted it. */

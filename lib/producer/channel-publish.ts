@@ -15,6 +15,7 @@ interface Steps {
 /** Called with null for an ack, with an error for a nack or a lost channel. */
 export type Answered = (error: Error | null) => void
 
+/** One message as it goes to a channel. */
 export interface Sendable {
   readonly message: WireMessage
   /** Instead of the message's own. */

@@ -48,12 +48,14 @@ export interface ReturnReason {
   readonly text: string
 }
 
+/** How a publish ended. */
 export type PublishEnd =
   | { readonly outcome: 'confirmed' }
   | { readonly outcome: FailedOutcome; readonly why: string; readonly retryable: boolean; readonly cause?: unknown }
 
 type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
 
+/** How much may be on the wire unanswered. */
 export interface Window {
   readonly windowMessages: number
   readonly windowBytes: number
@@ -88,6 +90,7 @@ export function newPending(
   return pending
 }
 
+/** The books of all open publishes of one publisher. */
 export class Confirms {
   readonly #window: Window
   readonly #line = new Line<Pending>()

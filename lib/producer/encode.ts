@@ -35,6 +35,7 @@ const KNOWN: ReadonlySet<string> = new Set([
   'delayMs',
 ])
 
+/** What stamping and checking a message needs. */
 export interface EncodeOptions {
   readonly service: string
   readonly maxBodyBytes: number

@@ -12,6 +12,7 @@ export interface Placed {
   after: this | undefined
 }
 
+/** A line of publishes waiting to be sent. */
 export class Line<P extends Placed> {
   #first: P | undefined
   #last: P | undefined

@@ -94,6 +94,7 @@ export interface ProducerParts {
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
 }
 
+/** Publishes messages. Made by `surehop.producer()`. */
 export class Producer {
   readonly #parts: ProducerParts
   readonly #options: Required<Omit<ProducerOptions, 'schemas'>> & Pick<ProducerOptions, 'schemas'>

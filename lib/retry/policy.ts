@@ -37,6 +37,7 @@ export function retryPolicy(options: RetryOptions = {}): RetryPolicy {
   return policy
 }
 
+/** A checked retry policy. Made by {@link retryPolicy}. */
 export class RetryPolicy implements FailurePolicy {
   readonly attempts: number
   /** The longest time between a message's first failure and its last attempt, ms. */

@@ -10,6 +10,7 @@ import { type DeclareStep, declareSteps, EMPTY, merge, type Topology } from './t
 /** The oldest broker that has at-least-once dead-lettering for quorum queues. */
 const OLDEST_VERSION = [3, 10] as const
 
+/** Declares on one connection, one thing after another. */
 export class Declarer {
   readonly #connection: Connection
   readonly #done = new Set<string>()

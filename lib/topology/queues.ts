@@ -14,6 +14,7 @@ export const NO_DELIVERY_LIMIT = 2_147_483_647
 /** How long discarded letters stay restorable, ms. 14 days. */
 export const ARCHIVE_TTL_MS = 14 * 24 * 3_600_000
 
+/** What can be chosen of a work queue; fixed when it is first declared. */
 export interface WorkQueueOptions {
   /** Most messages the queue holds before publishes are nacked. Default: no limit. */
   readonly maxLength?: number | undefined

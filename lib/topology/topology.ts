@@ -5,11 +5,13 @@
 import type { Channel } from 'amqplib'
 import { TopologyInvalid } from '../errors.ts'
 
+/** A durable queue. */
 export interface Queue {
   readonly name: string
   readonly arguments: Readonly<Record<string, string | number | boolean>>
 }
 
+/** A durable exchange. */
 export interface Exchange {
   readonly name: string
   readonly type: 'direct' | 'topic' | 'fanout' | 'headers'
@@ -26,6 +28,7 @@ export interface Binding {
   readonly arguments?: Readonly<Record<string, string>>
 }
 
+/** What shall exist. */
 export interface Topology {
   readonly exchanges: readonly Exchange[]
   readonly queues: readonly Queue[]
