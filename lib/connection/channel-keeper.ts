@@ -32,6 +32,8 @@ type State<C> =
 
 const PAUSE_BASE_MS = 100
 const PAUSE_CAP_MS = 10_000
+/** At the end, a blocked or mute broker is not waited for: it closes the channel with its connection. */
+const CLOSING_MS = 1_000
 
 /** Keeps one channel alive. */
 export class ChannelKeeper<C extends Channel> {
@@ -149,7 +151,8 @@ export class ChannelKeeper<C extends Channel> {
       onLost(channel, reason)
     } finally {
       this.#giveUp = undefined
-      await closeChannel(channel, connection.options.rpcTimeoutMs)
+      const { rpcTimeoutMs } = connection.options
+      await closeChannel(channel, signal.aborted ? Math.min(rpcTimeoutMs, CLOSING_MS) : rpcTimeoutMs)
     }
   }
 

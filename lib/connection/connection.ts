@@ -17,6 +17,7 @@ import { type Channel, type ChannelModel, type ConfirmChannel, credentials } fro
 import { deferred, within } from '../deadline.ts'
 import { Closed, type ConnectionRefused, InvalidOption, type SurehopError } from '../errors.ts'
 import type { Events } from '../observability/events.ts'
+import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
 import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
 import { brokerTimeout, explain, notConnected, permanentRefusal, redactUrl } from './refusal.ts'
 
@@ -62,8 +63,8 @@ export class Connection {
   readonly options: ConnectionOptions
   readonly #manager: AmqpConnectionManagerClass
   readonly #changed = new EventEmitter().setMaxListeners(0)
-  /** Ends every socket of this connection, also one that still shakes hands. */
-  readonly #sockets = new AbortController()
+  /** Ends the latest socket of this connection, also one that still shakes hands. */
+  #socket = new AbortController()
   #state: State = { name: 'connecting', lastError: undefined }
   #everOpen = false
   #failures = 0
@@ -73,7 +74,7 @@ export class Connection {
 
   constructor(options: ConnectionOptions) {
     this.options = options
-    this.#manager = createManager(options, this.#sockets.signal)
+    this.#manager = createManager(options, () => this.#nextSocket())
     this.#manager.on('connect', ({ connection, url }) =>
       this.#opened(connection as unknown as ChannelModel, String(url)),
     )
@@ -211,11 +212,18 @@ export class Connection {
     if (this.#state.name === 'closed') return
     const before = this.#state
     this.#become({ name: 'closed' })
-    if (before.name !== 'open') this.#sockets.abort()
+    if (before.name !== 'open') this.#socket.abort()
     await within(this.#endManager(), CLOSE_TIMEOUT_MS, () =>
       brokerTimeout('close the connection', CLOSE_TIMEOUT_MS),
     ).catch(() => {})
-    this.#sockets.abort()
+    this.#socket.abort()
+  }
+
+  /** One signal per attempt: a socket that failed does not let go of its signal. */
+  #nextSocket(): AbortSignal {
+    this.#socket = new AbortController()
+    if (this.#state.name === 'closed') this.#socket.abort()
+    return this.#socket.signal
   }
 
   /** The supervisor ends only after its next pause, so that pause must be short. */
@@ -299,23 +307,40 @@ export class Connection {
   }
 }
 
-function createManager(options: ConnectionOptions, signal: AbortSignal): AmqpConnectionManagerClass {
+function createManager(options: ConnectionOptions, nextSignal: () => AbortSignal): AmqpConnectionManagerClass {
   for (const url of options.urls) checkUrl(url)
   const { external, ...tls } = options.tls ?? {}
+  checkOptions('tls', options.tls ?? {}, TLS_RULES)
   return new AmqpConnectionManagerClass([...options.urls], {
     heartbeatIntervalInSeconds: options.heartbeatSeconds,
     reconnectTimeInSeconds: options.reconnectBaseMs / 1_000,
-    // `signal` goes through to the socket, where Node destroys it when the signal fires.
+    // amqplib reads each option once per attempt, and hands `signal` on to the socket, which is destroyed when it fires.
     connectionOptions: {
       ...(tls as object),
       ...(external ? { credentials: credentials.external() } : {}),
-      ...({ signal } as object),
+      get signal() {
+        return nextSignal()
+      },
       timeout: options.handshakeTimeoutMs,
       noDelay: true,
       keepAlive: true,
       clientProperties: { connection_name: `${options.service}:${options.role}`, product: 'surehop' },
     },
   })
+}
+
+const material: Rule = (value) =>
+  typeof value === 'string' || value instanceof Uint8Array ? undefined : 'a string or a Buffer'
+
+/** Only these: amqplib takes options of its own from the same object, and Node would switch checking off. */
+const TLS_RULES = {
+  ca: either(material, listOf(material)),
+  cert: material,
+  key: material,
+  pfx: material,
+  passphrase: text(1_024),
+  servername: text(),
+  external: flag,
 }
 
 function checkUrl(url: string): void {

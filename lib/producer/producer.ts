@@ -263,7 +263,10 @@ const PERSIST_PAUSE_MS = 200
 async function persist<T>(run: () => Promise<T>, { deadlineMs, signal }: SendOptions): Promise<T> {
   const until = performance.now() + deadlineMs
   for (let last: Error | undefined; ; ) {
-    const late = () => new NotConnected(`the deadline passed after ${deadlineMs} ms${last ? `: ${last.message}` : ''}`)
+    const late = () =>
+      new NotConnected(
+        `the deadline passed after ${deadlineMs} ms while the delay queues were being declared${last ? `: ${last.message}` : ''}`,
+      )
     signal?.throwIfAborted()
     try {
       return await within(unlessAborted(run(), signal), Math.max(0, until - performance.now()), late)

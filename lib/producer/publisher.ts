@@ -16,6 +16,7 @@ import { publishOn } from './channel-publish.ts'
 import { Confirms, newPending, type Pending, type PublishEnd } from './confirms.ts'
 import type { Encoded } from './encode.ts'
 
+/** Bounds of one publisher. */
 export interface PublisherOptions {
   readonly windowMessages: number
   readonly windowBytes: number
@@ -49,6 +50,12 @@ interface Taken {
   readonly late: boolean
 }
 
+/** The publishes that end with one signal. */
+interface Abortable {
+  readonly pending: Set<Pending>
+  readonly end: () => void
+}
+
 type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
 
 const NACK_PAUSE_BASE_MS = 25
@@ -60,6 +67,7 @@ const REFUSED_MS = 5_000
 /** Class and method of basic.publish in AMQP 0-9-1. */
 const BASIC_PUBLISH = { classId: 60, methodId: 40 }
 
+/** The engine under a producer: one confirm channel, rebuilt when lost. */
 export class Publisher {
   readonly #connection: Connection
   readonly #options: PublisherOptions
@@ -67,6 +75,7 @@ export class Publisher {
   readonly #confirms: Confirms
   readonly #checking = new Set<string>()
   readonly #refused = new Map<string, { readonly until: number; readonly error: Error }>()
+  readonly #abortable = new Map<AbortSignal, Abortable>()
   readonly #changes = new Set<() => void>()
   #preparing = 0
   #closing = false
@@ -278,17 +287,32 @@ export class Publisher {
     this.#confirms.blame(cause, exchange)
   }
 
+  /** One listener per signal, however many publishes share it: Node warns of a leak from the eleventh. */
   #abortWith(pending: Pending, signal: AbortSignal): void {
-    const abort = () => {
-      this.#confirms.giveUp(pending, 'its signal was aborted', true, signal.reason)
-      this.#pump()
-    }
-    signal.addEventListener('abort', abort, { once: true })
+    const group = this.#abortable.get(signal) ?? this.#watch(signal)
+    group.pending.add(pending)
     const { settle } = pending
     pending.settle = (end) => {
-      signal.removeEventListener('abort', abort)
+      group.pending.delete(pending)
+      if (group.pending.size === 0) group.end()
       settle(end)
     }
+  }
+
+  #watch(signal: AbortSignal): Abortable {
+    const pending = new Set<Pending>()
+    const abort = () => {
+      for (const one of [...pending]) this.#confirms.giveUp(one, 'its signal was aborted', true, signal.reason)
+      this.#pump()
+    }
+    const end = () => {
+      signal.removeEventListener('abort', abort)
+      this.#abortable.delete(signal)
+    }
+    signal.addEventListener('abort', abort, { once: true })
+    const group = { pending, end }
+    this.#abortable.set(signal, group)
+    return group
   }
 
   #giveUpAll(which: (pending: Pending) => boolean, why: string, retryable: boolean, cause?: unknown): void {
