@@ -42,6 +42,7 @@ export type { RetryOptions } from './retry/policy.ts'
 export type { Schema } from './schema.ts'
 // the front door
 export { type ConnectOptions, connect, type Health, type Surehop } from './surehop.ts'
-export { archiveQueueOf, deadQueueOf } from './topology/queues.ts'
+export { delayTopology, levelFor } from './topology/delay.ts'
+export { archiveQueueOf, deadQueueOf, workQueueTopology } from './topology/queues.ts'
 // topology
 export type { Binding, Exchange, Queue, Topology } from './topology/topology.ts'

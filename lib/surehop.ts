@@ -8,7 +8,7 @@ import { type ConsumeOptions, createConsumer } from './consume.ts'
 import type { Consumer } from './consumer/consumer.ts'
 import type { Handler } from './consumer/handler.ts'
 import { DeadLetters, type DeadLettersOptions } from './dead-letter/dead-letters.ts'
-import { Closed } from './errors.ts'
+import { Closed, ResourceMissing } from './errors.ts'
 import { newMessageId } from './message.ts'
 import { Events } from './observability/events.ts'
 import { type Logger, logEvents } from './observability/log.ts'
@@ -187,6 +187,28 @@ export class Surehop {
    */
   async declare(topology: Partial<Topology>): Promise<void> {
     await this.#topology().declare({ ...EMPTY, ...topology })
+  }
+
+  /** The broker's version, e.g. `4.1.2`; undefined while there is no connection. */
+  get brokerVersion(): string | undefined {
+    return this.#publish.serverVersion
+  }
+
+  /**
+   * Ready messages and consumers of a queue, or undefined if there is no such queue. Declares nothing.
+   * @throws NotConnected, BrokerTimeout, PermissionRefused
+   */
+  async queueStatus(queue: string): Promise<{ readonly messages: number; readonly consumers: number } | undefined> {
+    this.#topology()
+    const connection = this.#consume!
+    await connection.ready(this.#options.connectTimeoutMs)
+    const look = () =>
+      connection.withChannel((channel) => connection.rpc(`look at queue "${queue}"`, () => channel.checkQueue(queue)))
+    const { messageCount, consumerCount } = await look().catch((error: unknown) => {
+      if (error instanceof ResourceMissing) return { messageCount: undefined, consumerCount: 0 }
+      throw error
+    })
+    return messageCount === undefined ? undefined : { messages: messageCount, consumers: consumerCount }
   }
 
   /** Why this instance is not fit to work, if so. */

@@ -21,7 +21,7 @@ import { archiveCopy, editedCopy, type LetterEdit, restoredCopy } from './copies
 import { Grouping, type LetterGroup } from './groups.ts'
 import { type MoveOptions, type MoveResult, move } from './move.ts'
 import { exportLine, importLine, linesOf } from './ndjson.ts'
-import { Reader } from './reader.ts'
+import { countOf, Reader } from './reader.ts'
 import { type ReplayOptions, type ReplayResult, replay, type Selected } from './replay.ts'
 import { compileSelection, type Selection } from './selection.ts'
 import { type Letter, readLetter, userHeaders } from './story.ts'
@@ -99,6 +99,11 @@ export class DeadLetters {
    */
   async *list(selection: Selection = {}, options: { readonly archive?: boolean } = {}): AsyncGenerator<Letter> {
     for await (const { letter } of this.#selected(selection, options.archive)) yield letter
+  }
+
+  /** How many there are, those somebody looks at now not counted. */
+  async count(options: { readonly archive?: boolean } = {}): Promise<number> {
+    return countOf(this.#parts.connection, options.archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue))
   }
 
   /** Letters that failed alike, the largest group first. */

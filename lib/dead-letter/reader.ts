@@ -70,7 +70,6 @@ export class Reader {
    * @throws ResourceBusy, ResourceMissing, NotConnected
    */
   static async open(connection: Connection, queue: string, options: { readonly first?: number } = {}): Promise<Reader> {
-    await connection.ready(connection.options.rpcTimeoutMs)
     const total = await countOf(connection, queue)
     const lock = await InspectorLock.acquire(connection, queue)
     try {
@@ -223,8 +222,9 @@ export class Reader {
 }
 
 /** Letters ready in a queue, asked on a channel of its own: asking for a missing queue closes the channel. */
-async function countOf(connection: Connection, queue: string): Promise<number> {
+export async function countOf(connection: Connection, queue: string): Promise<number> {
   const doing = `look at queue "${queue}"`
+  await connection.ready(connection.options.rpcTimeoutMs)
   try {
     return await connection.withChannel(async (channel) => {
       const { messageCount } = await connection.rpc(doing, () => channel.checkQueue(queue))

@@ -1,6 +1,6 @@
 // A consumer with its dead letters, and letters of every kind, for the tests of this room.
 
-import { type Channel, type ChannelModel, connect as amqp, type Options } from 'amqplib'
+import { connect as amqp, type Channel, type ChannelModel, type Options } from 'amqplib'
 import {
   type ConsumeOptions,
   connect,

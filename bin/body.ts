@@ -1,0 +1,40 @@
+/** Bodies for people: text where they are text, JSON spread over lines where that changes nothing but spaces. Pure. */
+
+/** The text of UTF-8 bytes, or undefined. */
+export function utf8(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    return undefined
+  }
+}
+
+/** JSON over several lines; undefined for other text, and for JSON that JavaScript would change (large numbers, repeated names). */
+export function jsonText(text: string): string | undefined {
+  try {
+    const value: unknown = JSON.parse(text)
+    return JSON.stringify(value) === withoutSpaces(text) ? JSON.stringify(value, null, 2) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** JSON without the spaces between its tokens. */
+export function withoutSpaces(json: string): string {
+  return json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, '$1')
+}
+
+/**
+ * The value with one part set, e.g. `lines.0.sku`; missing objects are made on the way.
+ * @throws RangeError where the path leads through something that is no object
+ */
+export function withPart(value: unknown, path: string, part: unknown): unknown {
+  const [name = '', ...rest] = path.split('.')
+  if (typeof value !== 'object' || value === null)
+    throw new RangeError(`"${name}" would be inside ${JSON.stringify(value)}`)
+  if (name === '__proto__') throw new RangeError('"__proto__" is no name for a part')
+  const copy: Record<string, unknown> = Array.isArray(value) ? ([...value] as never) : { ...value }
+  if (Array.isArray(value) && !/^\d+$/.test(name)) throw new RangeError(`"${name}" is no position in a list`)
+  copy[name] = rest.length === 0 ? part : withPart(copy[name] ?? {}, rest.join('.'), part)
+  return copy
+}

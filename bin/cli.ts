@@ -1,0 +1,49 @@
+#!/usr/bin/env node
+/**
+ * The command `surehop`. Exit codes: 0 done, 1 partly or not, 2 usage, 3 no connection, 130 interrupted.
+ */
+import { createRequire } from 'node:module'
+import { Command, CommanderError } from 'commander'
+import { deadCommand } from './commands/dead.ts'
+import { doctorCommand } from './commands/doctor.ts'
+import { topologyCommand } from './commands/topology.ts'
+import { explained } from './explained.ts'
+
+const EXAMPLES = `
+Examples:
+  surehop dead groups orders                                    what went wrong, by kind
+  surehop dead list orders --since 2h                           the letters
+  surehop dead replay orders --where error=TimeoutError --dry-run
+  surehop doctor orders                                         is everything set up as it should be
+
+Connection: --amqp URL or AMQP_URL; --redis URL or REDIS_URL. Prefer the environment: a command line can be seen by others.
+Exit codes: 0 done, 1 partly or not, 2 usage, 3 no connection, 130 interrupted.`
+
+function program(): Command {
+  return new Command('surehop')
+    .description('Dead letters, topology and health of Surehop services on RabbitMQ.')
+    .version((createRequire(import.meta.url)('surehop/package.json') as { version: string }).version)
+    .addCommand(deadCommand())
+    .addCommand(topologyCommand())
+    .addCommand(doctorCommand())
+    .addHelpText('after', EXAMPLES)
+    .showSuggestionAfterError()
+    .showHelpAfterError('(--help says more)')
+}
+
+async function main(): Promise<void> {
+  const root = program()
+  for (const command of tree(root)) command.exitOverride()
+  try {
+    await root.parseAsync()
+  } catch (error) {
+    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2
+    else process.exitCode = explained(error)
+  }
+}
+
+function tree(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(tree)]
+}
+
+await main()

@@ -1,0 +1,160 @@
+/** `surehop dead edit`: changes the body of a letter, shows the difference, asks; the original goes to the archive. */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Command } from 'commander'
+import { createTwoFilesPatch } from 'diff'
+import { type FullLetter, InvalidOption } from '../../lib/index.ts'
+import { confirmed } from '../ask.ts'
+import { jsonText, utf8, withoutSpaces, withPart } from '../body.ts'
+import { sessionCommand } from '../command.ts'
+import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
+import type { Output } from '../terminal.ts'
+import { safe, safeLines } from '../text.ts'
+
+interface Flags extends ConnectionFlags {
+  readonly file?: string
+  readonly set?: readonly string[]
+  readonly yes?: boolean
+}
+
+export function editCommand(): Command {
+  return sessionCommand<Flags, [string, string]>('edit <queue> <id>', {
+    description: 'change the body of a letter; the original goes to the archive',
+    flags: (command) =>
+      command
+        .option(
+          '--set <path=value>',
+          'set a part of a JSON body, e.g. lines.0.sku=A-1; may be repeated',
+          (part: string, before: string[] = []) => [...before, part],
+        )
+        .option('--file <path>', 'take the new body from a file, byte by byte')
+        .option('-y, --yes', 'do not ask'),
+    examples: [
+      'surehop dead edit orders ID',
+      'surehop dead edit orders ID --set customer.country=DE --yes',
+      'surehop dead edit orders ID --file fixed.json',
+    ],
+    help: '\nWithout --set and --file the body opens in $VISUAL or $EDITOR. The edited letter stays a dead letter until it is replayed.',
+    run: edit,
+  })
+}
+
+async function edit(session: Session, flags: Flags, queue: string, id: string): Promise<number> {
+  const { output } = session
+  const letters = session.letters(queue)
+  const letter = (await letters.show(id)).sort((a, b) => b.generation - a.generation)[0]
+  if (!letter) throw new Error(`No letter with the id ${safe(id)} in the dead letters of ${safe(queue)}.`)
+  const body = newBody(letter, flags, output)
+  if (body.equals(letter.body)) {
+    output.note('Nothing was changed.')
+    return EXIT.done
+  }
+  output.note(difference(letter.body, body, output))
+  if (!(await confirmed(session, 'Replace the letter? The original goes to the archive.', flags.yes === true)))
+    return EXIT.partly
+  const edited = await letters.edit(id, { body })
+  if (flags.json) await output.json({ id: edited.id, generation: edited.generation, editedFrom: edited.editedFrom })
+  output.note(
+    `Edited ${safe(edited.id)}, now generation ${edited.generation}. The original is in the archive. Send it: surehop dead replay ${safe(queue)} --id ${safe(edited.id)}`,
+  )
+  return EXIT.done
+}
+
+function newBody(letter: FullLetter, flags: Flags, output: Output): Buffer {
+  if (flags.file !== undefined) return readBody(flags.file)
+  if (flags.set) return partsSet(letter, flags.set)
+  return inEditor(letter, output)
+}
+
+function readBody(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    throw new InvalidOption(`expected --file to be readable: ${(error as Error).message}`)
+  }
+}
+
+function partsSet({ body }: FullLetter, parts: readonly string[]): Buffer {
+  const text = utf8(body)
+  if (text === undefined || jsonText(text) === undefined)
+    throw new InvalidOption(
+      '--set needs a JSON body that JavaScript can write again without changing it (no numbers beyond 2^53): use --file or an editor',
+    )
+  let value: unknown = JSON.parse(text)
+  for (const part of parts) {
+    const at = part.indexOf('=')
+    if (at < 1) throw new InvalidOption(`expected --set path=value, got "${part}"`)
+    try {
+      value = withPart(value, part.slice(0, at), jsonOrText(part.slice(at + 1)))
+    } catch (error) {
+      throw new InvalidOption(`--set ${part}: ${(error as Error).message}`)
+    }
+  }
+  return Buffer.from(JSON.stringify(value))
+}
+
+/** JSON where it is JSON, else text. */
+function jsonOrText(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
+
+/** In a folder only we can read; gone afterwards. */
+function inEditor({ body }: FullLetter, output: Output): Buffer {
+  const text = utf8(body)
+  if (text === undefined) throw new InvalidOption('the body is not text: give the new one with --file')
+  const editor = process.env['VISUAL'] || process.env['EDITOR']
+  if (!editor) throw new InvalidOption('expected $VISUAL or $EDITOR to name an editor, or --set or --file')
+  const pretty = jsonText(text)
+  const folder = mkdtempSync(join(tmpdir(), 'surehop-edit-'))
+  try {
+    const file = join(folder, pretty === undefined ? 'body.txt' : 'body.json')
+    writeFileSync(file, pretty === undefined ? text : `${pretty}\n`, { mode: 0o600 })
+    const { status, error } = spawnSync(`${editor} "$SUREHOP_BODY"`, {
+      shell: true,
+      stdio: 'inherit',
+      env: { ...process.env, SUREHOP_BODY: file },
+    })
+    if (status !== 0)
+      throw new Error(`the editor ended with ${error?.message ?? `code ${status}`}: nothing was changed`)
+    return edited(readFileSync(file), pretty === undefined ? undefined : text, output)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** What was spread over lines for the editor goes back without the spaces; unchanged, byte by byte. */
+function edited(bytes: Buffer, original: string | undefined, output: Output): Buffer {
+  if (original === undefined) return bytes
+  const text = bytes.toString('utf8')
+  try {
+    JSON.parse(text)
+  } catch {
+    output.note(output.notePaint.yellow('The new body is not JSON any more.'))
+    return bytes
+  }
+  const compact = withoutSpaces(text)
+  return Buffer.from(compact === withoutSpaces(original) ? original : compact)
+}
+
+function difference(before: Buffer, after: Buffer, { notePaint }: Output): string {
+  const [a, b] = [shown(before), shown(after)]
+  if (a === undefined || b === undefined) return `${before.length} bytes become ${after.length} bytes (not text).`
+  const patch = createTwoFilesPatch('before', 'after', a, b, undefined, undefined, { context: 3 })
+  const lines = safeLines(patch).split('\n').slice(1)
+  const paint = (line: string) =>
+    line.startsWith('+') ? notePaint.green(line) : line.startsWith('-') ? notePaint.red(line) : line
+  return lines.map(paint).join('\n')
+}
+
+function shown(bytes: Buffer): string | undefined {
+  const text = utf8(bytes)
+  if (text === undefined) return undefined
+  const pretty = jsonText(text) ?? text
+  return pretty.endsWith('\n') ? pretty : `${pretty}\n`
+}

@@ -1,0 +1,44 @@
+/** `--id --where --since --until --limit`, for every command that means some letters. */
+import { type Command, InvalidArgumentError } from 'commander'
+import { compileSelection, FILTER_FIELDS, type Selection } from '../lib/index.ts'
+
+export interface SelectionFlags {
+  readonly id?: readonly string[]
+  readonly where?: string
+  readonly since?: string
+  readonly until?: string
+  readonly limit?: number
+}
+
+export function selectionFlags(command: Command): Command {
+  return command
+    .option('--id <id>', 'this letter; may be repeated', (id: string, before: string[] = []) => [...before, id])
+    .option('--where <filter>', "e.g. 'error=TimeoutError and type=order.*'; see below")
+    .option('--since <time>', 'died at or after: 90s, 15m, 2h, 7d ago, or a date')
+    .option('--until <time>', 'died before; the same forms')
+    .option('--limit <count>', 'at most so many, the oldest first', wholeNumber)
+}
+
+/** Says how to write a filter. */
+export const FILTER_HELP = `
+Filter: FIELD OPERATOR VALUE, joined by and, or, not and parentheses.
+  fields     ${FILTER_FIELDS.join(' ')}
+  operators  = != (with * for any text; on message: contains)  ~ !~ (regular expression)  > >= < <= (numbers)`
+
+/** @throws InvalidOption */
+export function selectionOf({ id, where, since, until, limit }: SelectionFlags): Selection {
+  const selection = { ids: id, where, since, until, limit }
+  compileSelection(selection)
+  return selection
+}
+
+/** Is anything said about which letters are meant? */
+export function isWhole({ ids, where, since, until, limit }: Selection): boolean {
+  return [ids, where, since, until, limit].every((part) => part === undefined)
+}
+
+export function wholeNumber(text: string): number {
+  const value = Number(text)
+  if (!/^\d{1,9}$/.test(text) || value < 1) throw new InvalidArgumentError('expected a whole number from 1')
+  return value
+}
