@@ -109,8 +109,8 @@ function mismatch(said: string, cause: unknown): TopologyMismatch | undefined {
   const [wanted, actual] = [plainValue(received), plainValue(current)]
   return new TopologyMismatch(
     { resource, argument, wanted, actual },
-    `${resource} exists with ${argument} = ${actual}, but ${wanted} is asked for. A queue's arguments cannot be changed: ` +
-      `either ask for ${actual}, use another name, or empty and delete it ("rabbitmqctl delete_queue ${name}") and start again`,
+    `${resource} exists with ${argument} = ${actual}, but ${wanted} is asked for. That cannot be changed: ` +
+      `either ask for ${actual}, use another name, or ${kind === 'queue' ? `empty and delete it ("rabbitmqctl delete_queue ${name}")` : 'delete it'} and start again`,
     { cause },
   )
 }
