@@ -1,0 +1,174 @@
+import { Readable } from 'node:stream'
+import { expect } from 'chai'
+import { exportLine, importLine } from '../../lib/dead-letter/ndjson.ts'
+import { HEADER, InvalidOption, MemoryIdempotencyStore, MessageInvalid, onEvent } from '../../lib/index.ts'
+import { workQueueTopology } from '../../lib/topology/queues.ts'
+import { all, Bench, ids } from './support.ts'
+
+describe('dead letters: discard, restore, edit, export, import', function () {
+  this.timeout(60_000)
+  let bench: Bench
+  beforeEach(async () => {
+    bench = await Bench.open()
+    await bench.surehop.declare({ queues: workQueueTopology(bench.queue).queues })
+  })
+  afterEach(() => bench.close())
+
+  it('discards to the archive and restores, story and all', async () => {
+    await bench.bury(4)
+    const letters = bench.letters()
+    const before = await letters.show('m-1')
+    const told: string[] = []
+    const end = onEvent('dead-letter.discarded', ({ messageId }) => told.push(messageId))
+    expect(await letters.discard({ ids: ['m-1', 'm-2'] })).to.include({
+      moved: 2,
+      selected: 2,
+      seen: 4,
+      stopped: 'done',
+    })
+    end()
+    expect(told.sort()).to.deep.equal(['m-1', 'm-2'])
+    expect(await ids(letters.list())).to.deep.equal(['m-0', 'm-3'])
+    const [archived] = await all(letters.list({ ids: ['m-1'] }, { archive: true }))
+    expect(archived?.discardedAt).to.be.instanceOf(Date)
+    expect(await letters.restore()).to.include({ moved: 2 })
+    expect(await ids(letters.list())).to.have.members(['m-0', 'm-1', 'm-2', 'm-3'])
+    expect(await letters.show('m-1')).to.deep.equal(before)
+    expect(await letters.count({ archive: true })).to.equal(0)
+  })
+
+  it('keeps the word of the broker when it moves a letter', async () => {
+    bench.put(bench.queue, { i: 1 }, { messageId: 'poison' })
+    await bench.confirmed()
+    const message = await bench.channel.get(bench.queue)
+    if (message) bench.channel.nack(message, false, false)
+    await bench.holds(1)
+    await bench.letters().discard()
+    await bench.letters().restore()
+    const [letter] = await all(bench.letters().list())
+    expect(letter).to.include({ id: 'poison', reason: 'rejected', queue: bench.queue })
+  })
+
+  it('edits: a new generation with a link to the original, which goes to the archive, and runs with the new body', async () => {
+    const store = new MemoryIdempotencyStore()
+    const bodies: unknown[] = []
+    const handler = ({ body }: { body: unknown }) => {
+      if ((body as { country: string }).country === 'XX') throw new TypeError('no such country')
+      bodies.push(body)
+    }
+    await bench.consume(handler, { idempotency: store })
+    await bench.surehop
+      .producer()
+      .send(bench.queue, { body: { country: 'XX' }, messageId: 'm-0', type: 'order.placed' })
+    await bench.holds(1)
+    const letters = bench.letters(store)
+    const edited = await letters.edit('m-0', { body: { country: 'DE' }, headers: { 'x-fixed-by': 'ops' } })
+    expect(edited).to.include({ id: 'm-0', generation: 1, editedFrom: 'm-0#0', errorType: 'TypeError' })
+    expect(await letters.count()).to.equal(1)
+    expect(await ids(letters.list({}, { archive: true }))).to.deep.equal(['m-0'])
+    expect(await letters.replay()).to.include({ replayed: 1, completed: 1 })
+    expect(bodies).to.deep.equal([{ country: 'DE' }])
+    const original = await letters.restore()
+    expect(original.moved).to.equal(1)
+    expect(await letters.replay()).to.include({ replayed: 0, skipped: 1 })
+  })
+
+  it('refuses an edit that would make another message, or touch reserved headers', async () => {
+    await bench.bury(1)
+    const letters = bench.letters()
+    for (const edit of [
+      { properties: { messageId: 'other' } },
+      { headers: { 'surehop-generation': 7 } },
+      { bodi: 1 } as object,
+    ]) {
+      const error = await letters.edit('m-0', edit).catch((e: Error) => e)
+      expect(error).to.be.instanceOf(InvalidOption)
+    }
+    expect(await letters.edit('nobody', { body: 1 }).catch((e: Error) => e.message)).to.contain(
+      'no letter there has it',
+    )
+    expect(await letters.count()).to.equal(1)
+  })
+
+  it('gives an id to a letter that has none', async () => {
+    bench.put(bench.dead, { i: 1 })
+    await bench.confirmed()
+    const [letter] = await all(bench.letters().list())
+    const edited = await bench.letters().edit(letter!.id, { properties: { messageId: 'given' } })
+    expect(edited.id).to.equal('given')
+    expect(await ids(bench.letters().list())).to.deep.equal(['given'])
+  })
+
+  it('exports and imports every byte, header and property', async () => {
+    const bodies = [
+      { a: 1 },
+      Buffer.from('{ "spaced": 12345678901234567890 }'),
+      Buffer.from([0xff, 0, 1]),
+      Buffer.from('"\\u0041"'),
+    ]
+    await bench.bury(4, (i) => ({
+      body: bodies[i],
+      headers: {
+        'x-bytes': Buffer.from([1, 2]),
+        'x-nested': { list: [1, 'two', null] },
+        'x-at': { '!': 'timestamp', value: 1_700_000_000 },
+      },
+    }))
+    const letters = bench.letters()
+    const lines = await all(letters.exportTo())
+    const before = []
+    for (let i = 0; i < 4; i++) before.push(...(await letters.show(`m-${i}`)))
+    await bench.channel.purgeQueue(bench.dead)
+    expect(JSON.parse(lines[0]!)).to.have.property('body').deep.equal({ a: 1 })
+    expect(JSON.parse(lines[1]!)).to.have.property('bodyBase64')
+    expect(await letters.importFrom(Readable.from(lines))).to.deep.equal({ letters: 4 })
+    const after = []
+    for (let i = 0; i < 4; i++) after.push(...(await letters.show(`m-${i}`)))
+    expect(after).to.deep.equal(before)
+    expect((await all(letters.exportTo())).map(parsed)).to.deep.equal(lines.map(parsed))
+  })
+
+  it('names the line of a mistake, and imports nothing of it', async () => {
+    await bench.bury(1)
+    const [line = ''] = await all(bench.letters().exportTo())
+    const good = JSON.parse(line) as Record<string, unknown>
+    const cases: [string, RegExp][] = [
+      ['{"surehop":1', /line 3: no JSON/],
+      ['[1]', /line 3: line: expected a JSON object/],
+      [JSON.stringify({ ...good, surehop: 9 }), /line 3: surehop: expected 1/],
+      [JSON.stringify({ ...good, extra: 1 }), /line 3: extra: no field/],
+      [JSON.stringify({ ...good, properties: { messageId: 5 } }), /line 3: properties.messageId: expected a text/],
+      [JSON.stringify({ ...good, body: undefined, bodyBase64: '***' }), /line 3: bodyBase64: expected base64/],
+      [JSON.stringify({ ...good, headers: { big: 'x'.repeat(70_000) } }), /line 3: headers: expected at most/],
+    ]
+    for (const [bad, expected] of cases) {
+      const error = await bench
+        .letters()
+        .importFrom(Readable.from([line, '\n', `${bad}\n`]), { dryRun: true })
+        .catch((e: Error) => e)
+      expect(error).to.be.instanceOf(MessageInvalid)
+      expect((error as Error).message).to.match(expected)
+    }
+    expect(await bench.count()).to.equal(1)
+  })
+
+  it('keeps the identity and story of a line without a broker', () => {
+    const raw = {
+      content: Buffer.from('{"n":1}'),
+      fields: { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q.dead' },
+      properties: {
+        messageId: 'a',
+        headers: { [HEADER.reason]: 'why', 'x-death': [{ queue: 'q', reason: 'expired' }] },
+      },
+    }
+    const letter = importLine(exportLine(raw), 'q.dead')
+    expect(letter).to.include({ messageId: 'a', routingKey: 'q.dead' })
+    expect(letter.properties.headers).to.include({ [HEADER.reason]: 'expired', [HEADER.queue]: 'q' })
+    expect(letter.properties.headers).not.to.have.property('x-death')
+  })
+})
+
+/** The broker sorts headers, so lines are compared by what they say. */
+function parsed(line: string): unknown {
+  return JSON.parse(line)
+}
