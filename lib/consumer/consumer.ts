@@ -149,7 +149,17 @@ export class Consumer {
     await this.#parts.connection.rpc('cancel the consumer', () => channel.cancel(tag)).catch(() => {})
   }
 
+  /** What fails here may fail because something was deleted under us: all is declared anew then. */
   async #setup(channel: Channel): Promise<void> {
+    try {
+      await this.#consume(channel)
+    } catch (error) {
+      this.#parts.declarer.forget()
+      throw error
+    }
+  }
+
+  async #consume(channel: Channel): Promise<void> {
     const { connection, declarer, topology, prefetch } = this.#parts
     const epoch = new Epoch(channel)
     this.#epoch = epoch
@@ -165,6 +175,7 @@ export class Consumer {
 
   #arrived(raw: RawDelivery | null, epoch: Epoch): void {
     if (raw === null) {
+      this.#parts.declarer.forget()
       this.#keeper.rebuild(
         new ChannelLost(
           'the broker cancelled the consumer: its queue was deleted, its node went down, or a delivery was not acked in time',

@@ -62,7 +62,7 @@ async function play(plan: Plan): Promise<World> {
       void part(at, async () => {
         if (fault !== 'store down') return world.instances[on % plan.instances]!.suffer(fault)
         world.storeDown = true
-        await time.sleep(500 + 700 * on)
+        await time.sleep(500 + 2_500 * on)
         world.storeDown = false
       })
     const done = await time.pass(() => world.failures.length > 0 || (open === 0 && world.quiet), HOUR_MS)
@@ -113,6 +113,18 @@ describe('consumer, all of it: what can go wrong goes wrong', function () {
           expect(world.effects.get(id) ?? 0, `effects of ${id}`).to.be.at.most(1)
           expect(world.failedRuns.get(id) ?? 0, `failures of ${id}`).to.be.at.most(Math.min(failures, plan.attempts))
         }
+      }),
+      { numRuns: 250 },
+    )
+  })
+
+  // The quickest to find the store again must not run what another has just done and not yet recorded.
+  it('repeats no effect through outages of the store longer than a lease, while no process dies', async () => {
+    await fc.assert(
+      fc.asyncProperty(planOf(['store down', 'lose reply of store', 'lose channel'], 6), async (plan) => {
+        const world = await play(plan)
+        endedOnce(plan, world)
+        for (const n of plan.messages.keys()) expect(world.effects.get(`m${n}`) ?? 0, 'effects').to.be.at.most(1)
       }),
       { numRuns: 250 },
     )

@@ -264,7 +264,7 @@ export class Instance {
     const scope = { name: QUEUE, retentionMs: 10 ** 9, leaseMs: LEASE_MS, maxStarts: 1_000 }
     const consumer: Consumer = new Consumer({
       connection: this.#connection(events, alive),
-      declarer: { declare: async () => {} } as unknown as Declarer,
+      declarer: { declare: async () => {}, forget: () => {} } as unknown as Declarer,
       topology: EMPTY,
       queue: QUEUE,
       decode: { queue: QUEUE, identity: 'reject', body: 'json', digests: true },
