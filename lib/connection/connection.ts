@@ -56,7 +56,7 @@ type State =
 
 /** So many permanent refusals in a row end a connection that was open before (a password was rotated). */
 const REFUSALS_UNTIL_FAILED = 10
-const CLOSE_TIMEOUT_MS = 5_000
+const CLOSE_TIMEOUT_MS = 2_000
 
 /** One supervised connection to the broker. */
 export class Connection {

@@ -80,9 +80,7 @@ describe('publish, when the network fails', () => {
       const error = await failure<PublishFailed>(producer.publish(exchange, message, { deadlineMs: 300 }))
       expect(performance.now() - started).within(295, 1_500)
       expect(error).include({ outcome: 'not-sent', retryable: true, sends: 0 })
-      expect(error.message)
-        .contain('300 ms')
-        .and.match(/ECONNREFUSED|connection|delay queues/)
+      expect(error.message).match(/the deadline passed after \d+ ms.*(ECONNREFUSED|connection|delay queues)/)
       const aborting = new AbortController()
       const aborted = failure<PublishFailed>(producer.publish(exchange, message, { signal: aborting.signal }))
       aborting.abort()
@@ -109,7 +107,7 @@ describe('publish, when the network fails', () => {
     expect((await wired.take(queue)).map(({ id }) => id).slice(1)).deep.equal(ids)
   })
 
-  it('P16: asks the broker for each exchange once, however many publishes wait for the answer', async () => {
+  it('asks the broker for each exchange once, however many publishes wait for the answer', async () => {
     const { proxy, surehop } = await wired.behindProxy()
     const queue = await wired.queue()
     const exchange = await wired.exchange([queue])
@@ -137,6 +135,16 @@ describe('publish, when the network fails', () => {
     expect((await producer.send(queue, { body })).outcome).equal('confirmed')
     expect(connections).empty
     expect(surehop.health().healthy).equal(true)
+  })
+
+  it('P9: a full write buffer is no failure: thousands at once are confirmed, each once', async () => {
+    const surehop = await wired.surehop()
+    const queue = await wired.queue()
+    const producer = surehop.producer({ windowMessages: 10_000 })
+    const body = Buffer.alloc(3_000)
+    const receipts = await Promise.all(Array.from({ length: 3_000 }, () => producer.send(queue, { body })))
+    expect(receipts.every(({ sends }) => sends === 1)).equal(true)
+    expect(await wired.take(queue)).length(3_000)
   })
 
   it('starts with a broker that is not there yet for a moment', async () => {

@@ -1,0 +1,158 @@
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { expect } from 'chai'
+import { type ConnectionRefused, InvalidOption, NotConnected, type SurehopError } from '../../lib/errors.ts'
+import { onEvent } from '../../lib/observability/events.ts'
+import { connect } from '../../lib/surehop.ts'
+import { eventually } from '../support/eventually.ts'
+import { freePort } from '../support/ports.ts'
+import { unique } from '../support/unique.ts'
+import { failure, wiring } from './wiring.ts'
+
+const SECRET = 'pa/ss@w:rd%?#'
+
+describe('connect', () => {
+  const wired = wiring()
+
+  async function refused(amqp: string | string[], reason: string): Promise<ConnectionRefused> {
+    const started = performance.now()
+    const error = await failure<ConnectionRefused>(wired.surehop({ amqp }))
+    expect(error).include({ code: 'CONNECTION_REFUSED', reason })
+    expect(performance.now() - started).below(1_000)
+    return error
+  }
+
+  const as = (credentials: string, vhost = '') => `${wired.broker.url.replace('guest:guest', credentials)}${vhost}`
+
+  it('tells a wrong password at once, and what to check', async () => {
+    const { message } = await refused(as(`guest:${encodeURIComponent(SECRET)}`), 'credentials')
+    expect(message).contain('refused the user name or password').contain('guest:***@')
+    expect(message).not.contain('ss@w').and.not.contain(encodeURIComponent(SECRET))
+  })
+
+  it('tells an unknown virtual host, and one without permission, at once', async () => {
+    expect((await refused(as('guest:guest', '/nowhere'), 'vhost')).message)
+      .contain('list_vhosts')
+      .contain('/nowhere')
+    const user = unique('user')
+    await wired.broker.ctl('add_user', user, 'secret')
+    wired.later(() => wired.broker.ctl('delete_user', user))
+    expect((await refused(as(`${user}:secret`), 'vhost')).message).contain('list_permissions')
+  })
+
+  it('tells TLS spoken to a plain port at once', async () => {
+    const { message } = await refused(wired.broker.url.replace('amqp:', 'amqps:'), 'tls')
+    expect(message).contain('that the port speaks TLS')
+  })
+
+  it('tells a wrong password at once although another URL is dead', async () => {
+    const dead = `amqp://guest:wrong@127.0.0.1:${await freePort()}`
+    await refused([dead, as('guest:wrong')], 'credentials')
+    await refused([as('guest:wrong'), dead], 'credentials')
+  })
+
+  it('refuses a URL it cannot read, without showing it', async () => {
+    for (const amqp of [`amqp://guest:${SECRET}@localhost`, 'http://localhost', 'localhost:5672', 'amqp://', 'x']) {
+      const error = await failure(connect({ amqp, service: 'test' }))
+      expect(error, amqp).instanceOf(InvalidOption)
+      expect(error.message).contain('amqp://user:password@host:5672/vhost').and.not.contain('ss@w')
+    }
+  })
+
+  it('P28: takes no options of the client libraries, nor one that switches checking off', async () => {
+    for (const name of ['recovery', 'rejectUnauthorized', 'timeout', 'credentials']) {
+      const tls = { [name]: false } as object
+      expect((await failure(connect({ amqp: wired.broker.url, service: 'test', tls }))).message).contain(
+        `unknown option "${name}"`,
+      )
+    }
+  })
+
+  it('finds the broker behind several URLs, the first of them dead', async () => {
+    const dead = `amqp://127.0.0.1:${await freePort()}`
+    const surehop = await wired.surehop({ amqp: [dead, wired.broker.url] })
+    const queue = await wired.queue()
+    expect((await surehop.producer().send(queue, { body: 1 })).outcome).equal('confirmed')
+  })
+
+  it('gives up after connectTimeoutMs where no broker is, with the reason', async () => {
+    const port = await freePort()
+    const started = performance.now()
+    const error = await failure<SurehopError>(
+      wired.surehop({ amqp: `amqp://guest:secret@127.0.0.1:${port}`, connectTimeoutMs: 300 }),
+    )
+    expect(performance.now() - started).within(295, 1_500)
+    expect(error).instanceOf(NotConnected)
+    expect(error.message)
+      .contain(`ECONNREFUSED 127.0.0.1:${port}`)
+      .contain('Is the broker running')
+      .not.contain('secret')
+  })
+
+  it('P12: a server that says nothing costs one attempt of handshakeTimeoutMs, not for ever', async () => {
+    const mute = await muteServer()
+    const attempts = wired.record('connection.state')
+    const options = { amqp: mute.url, handshakeTimeoutMs: 100, connectTimeoutMs: 600 }
+    const error = await failure(wired.surehop(options))
+    expect(error.message).contain('connect ETIMEDOUT')
+    expect(attempts.filter(({ to, error }) => to === 'connecting' && error).length).above(1)
+    const surehop = await wired.surehop({ amqp: [mute.url, wired.broker.url], handshakeTimeoutMs: 100 })
+    expect(surehop.health().healthy).equal(true)
+  })
+
+  it('close() does not wait for a handshake that never comes', async () => {
+    const mute = await muteServer()
+    const started = performance.now()
+    await failure(wired.surehop({ amqp: mute.url, connectTimeoutMs: 100 }))
+    expect(performance.now() - started).below(1_500)
+    await eventually(() => expect(mute.sockets.size).equal(0))
+  })
+
+  it('closes twice without harm, and ends what waits for it', async () => {
+    const surehop = await wired.surehop()
+    const ends = [surehop.close(), surehop.close()]
+    await Promise.all(ends)
+    await surehop.close()
+    expect(surehop.health().healthy).equal(false)
+    expect((await failure(surehop.declare({}))).message).contain('closed')
+  })
+
+  it('P17: tries again after pauses that grow to the cap and are never the same', async () => {
+    const { proxy } = await wired.behindProxy({ reconnectBaseMs: 40, reconnectCapMs: 160 })
+    const times: number[] = []
+    wired.later(onEvent('connection.state', ({ error }) => error && times.push(performance.now())))
+    await proxy.refuse()
+    proxy.cut()
+    await eventually(() => times.length > 7)
+    const pauses = times.slice(1).map((time, i) => time - times[i]!)
+    expect(new Set(pauses.map(Math.round)).size).above(2)
+    expect(Math.min(...pauses)).least(18)
+    expect(Math.min(...pauses.slice(-3))).least(78)
+    const back = wired.event('connection.state', ({ to }) => to === 'open')
+    await proxy.accept()
+    await back
+  })
+
+  it('shows the service and the role to the operators of the broker', async () => {
+    const surehop = await wired.surehop({ service: 'payments' })
+    const queue = await wired.queue()
+    await surehop.producer().send(queue, { body: 1 })
+    const listed = await wired.broker.ctl('list_connections', 'client_properties')
+    expect(listed).contain('payments:publish')
+  })
+
+  async function muteServer(): Promise<{ url: string; sockets: Set<Socket> }> {
+    const sockets = new Set<Socket>()
+    const server: Server = createServer((socket) => {
+      sockets.add(socket)
+      socket.on('error', () => {})
+      socket.on('close', () => sockets.delete(socket))
+      socket.resume()
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    wired.later(() => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+    })
+    return { url: `amqp://guest:guest@127.0.0.1:${(server.address() as AddressInfo).port}`, sockets }
+  }
+})
