@@ -64,12 +64,12 @@ export function redacted(text: string): string {
   return text.replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s/:@]*):[^\s/]*@/gi, '$1:***@')
 }
 
-/** How long ago, in one unit: `12 s`, `5 min`, `3 h`, `2 d`. */
-export function ago(date: Date | undefined, now = Date.now()): string {
+/** How old, in one unit: `12 s`, `5 min`, `3 h`, `2 d`. */
+export function age(date: Date | undefined, now = Date.now()): string {
   if (!date) return '?'
   const seconds = Math.round((now - date.getTime()) / 1_000)
   if (seconds < 0) return 'in future'
-  return `${duration(seconds)} ago`
+  return duration(seconds)
 }
 
 /** Seconds in one unit. */

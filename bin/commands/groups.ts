@@ -5,7 +5,7 @@ import { sessionCommand } from '../command.ts'
 import { FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { type Column, type Output, table } from '../terminal.ts'
-import { ago, plural } from '../text.ts'
+import { age, plural } from '../text.ts'
 
 type Flags = ConnectionFlags & SelectionFlags
 
@@ -45,8 +45,8 @@ function columns({ paint }: Output): Column<LetterGroup>[] {
     },
     { head: 'WHY', of: (g) => g.errorMessage ?? g.reason, min: 14 },
     { head: 'TYPES', of: ({ types }) => types.join(' '), min: 8, spare: 1 },
-    { head: 'FIRST', of: ({ firstAt }) => ago(firstAt), paint: paint.dim, spare: 3 },
-    { head: 'LAST', of: ({ lastAt }) => ago(lastAt), paint: paint.dim, spare: 2 },
+    { head: 'FIRST', of: ({ firstAt }) => age(firstAt), paint: paint.dim, spare: 3 },
+    { head: 'LAST', of: ({ lastAt }) => age(lastAt), paint: paint.dim, spare: 2 },
     { head: 'FINGERPRINT', of: ({ fingerprint }) => fingerprint ?? '', spare: 4 },
     { head: 'FOR INSTANCE', of: ({ sampleId }) => sampleId, min: 36 },
   ]

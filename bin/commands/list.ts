@@ -5,7 +5,7 @@ import { sessionCommand } from '../command.ts'
 import { FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { type Column, type Output, table } from '../terminal.ts'
-import { ago, plural } from '../text.ts'
+import { age, plural } from '../text.ts'
 
 type Flags = ConnectionFlags & SelectionFlags & { readonly archive?: boolean }
 
@@ -34,18 +34,19 @@ async function list(session: Session, flags: Flags, queue: string): Promise<numb
   const options = flags.archive ? { archive: true } : {}
   const rows: Letter[] = []
   let shown = 0
+  let cutOff = false
   for await (const letter of letters.list(selection, options)) {
     if (interrupted.aborted) break
     if (flags.limit === undefined && !flags.json && shown + rows.length === PAGE) {
-      await flush(output, rows)
-      output.note(await more(letters, options))
-      return EXIT.done
+      cutOff = true
+      break
     }
     if (flags.json) await output.json(letter)
     else rows.push(letter)
     if (rows.length === CHUNK) shown += await flush(output, rows)
   }
   shown += await flush(output, rows)
+  if (cutOff) output.note(await more(letters, options))
   if (shown === 0 && !flags.json) output.note(`No ${flags.archive ? 'discarded' : 'dead'} letters${narrowed(flags)}.`)
   return interrupted.aborted && !output.gone.aborted ? EXIT.interrupted : EXIT.done
 }
@@ -67,7 +68,7 @@ async function flush(output: Output, rows: Letter[]): Promise<number> {
 
 function columns({ paint }: Output): Column<Letter>[] {
   return [
-    { head: 'DIED', of: (l) => ago(timeOfLetter(l)), paint: paint.dim },
+    { head: 'AGE', of: (l) => age(timeOfLetter(l)), paint: paint.dim, right: true },
     { head: 'ID', of: ({ id }) => id, min: 36 },
     { head: 'TYPE', of: ({ type }) => type ?? '', min: 8, spare: 1 },
     { head: 'ERROR', of: errorOf, paint: paint.red, min: 10 },

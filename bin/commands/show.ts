@@ -5,7 +5,7 @@ import { jsonText, utf8 } from '../body.ts'
 import { sessionCommand } from '../command.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import type { Output } from '../terminal.ts'
-import { ago, safe, safeLines } from '../text.ts'
+import { age, safe, safeLines } from '../text.ts'
 
 type Flags = ConnectionFlags & { readonly archive?: boolean; readonly raw?: boolean }
 
@@ -55,7 +55,7 @@ async function print(output: Output, letter: FullLetter): Promise<void> {
 }
 
 function facts(l: FullLetter): [string, string | undefined][] {
-  const times = (date: Date | undefined) => date && `${date.toISOString()} (${ago(date)})`
+  const times = (date: Date | undefined) => date && `${date.toISOString()} (${age(date)} ago)`
   return [
     ['id', l.id],
     ['transaction', l.transactionId === l.id ? undefined : l.transactionId],
