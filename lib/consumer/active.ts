@@ -13,6 +13,7 @@ import { Closed, HandlerTimeout, InvalidOption } from '../errors.ts'
 import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
 import type { Producer, PublishOptions } from '../producer/producer.ts'
 import type { Receipt } from '../producer/publisher.ts'
+import type { DeadlineWatch } from './deadline-watch.ts'
 import type { Context, ContextPublishOptions, Handler, Run } from './handler.ts'
 
 /** How an attempt ended. `interrupted`: not the handler's fault, it does not count. */
@@ -73,13 +74,14 @@ export class Active {
       this.#leaving ??= setTimeout(() => this.#end?.(interruption(reason)), LEFT_BEHIND_AFTER_MS)
   }
 
-  /** Runs the handler, at most `timeoutMs`. Never rejects. */
-  run(handler: Handler, timeoutMs: number): Promise<AttemptEnd> {
+  /** Runs the handler, at most as long as `watch` allows. Never rejects. */
+  run(handler: Handler, watch: DeadlineWatch): Promise<AttemptEnd> {
     return new Promise((resolve) => {
-      const timer = setTimeout(() => this.abort(timedOut(timeoutMs)), timeoutMs)
+      const watched = { late: () => this.abort(timedOut(watch.ms)) }
+      watch.begin(watched)
       this.#end = (how) => {
-        clearTimeout(timer)
-        clearTimeout(this.#leaving)
+        watch.end(watched)
+        if (this.#leaving) clearTimeout(this.#leaving)
         this.#ended = true
         this.#end = undefined
         resolve(how)

@@ -15,6 +15,7 @@ import type { RawDelivery } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
 import type { Producer } from '../producer/producer.ts'
 import { Active, type AttemptEnd } from './active.ts'
+import { DeadlineWatch } from './deadline-watch.ts'
 import type { Delivery } from './delivery.ts'
 import type { Admission, FailurePolicy, Guard, Handler, Outlet, Run, RunEnding, Verdict } from './handler.ts'
 import type { Rest } from './in-flight.ts'
@@ -57,12 +58,14 @@ type Next = number | 'ended'
 export class Processor {
   readonly #parts: ProcessorParts
   readonly #active = new Set<Active>()
+  readonly #watch: DeadlineWatch
   /** Which delivery holds a message id here: a second copy under another order key must not run beside it. */
   readonly #holders = new Map<string, Delivery>()
   readonly #stuck = new Map<Delivery, unknown>()
 
   constructor(parts: ProcessorParts) {
     this.#parts = parts
+    this.#watch = new DeadlineWatch(parts.handlerTimeoutMs)
   }
 
   /** Fires the signals of all handlers that run now. */
@@ -157,7 +160,7 @@ export class Processor {
     const started = performance.now()
     const active = new Active(run, this.#parts.producer)
     this.#active.add(active)
-    const end = await active.run(this.#parts.handler, this.#parts.handlerTimeoutMs)
+    const end = await active.run(this.#parts.handler, this.#watch)
     this.#active.delete(active)
     return this.#ended(delivery, run, end, performance.now() - started)
   }

@@ -2,6 +2,7 @@
 
 import { expect } from 'chai'
 import { Active, LEFT_BEHIND_AFTER_MS } from '../../lib/consumer/active.ts'
+import { DeadlineWatch } from '../../lib/consumer/deadline-watch.ts'
 import type { Context, Handler } from '../../lib/consumer/handler.ts'
 import { ChannelLost, Closed, HandlerTimeout, InvalidOption, LeaseLost } from '../../lib/errors.ts'
 import { derivedMessageId } from '../../lib/message.ts'
@@ -14,7 +15,7 @@ const body = { n: 1 }
 function attempt(handler: Handler, options: { timeoutMs?: number; producer?: FakeProducer; guarded?: boolean } = {}) {
   const { timeoutMs = LONG_MS, producer = new FakeProducer(), guarded = true } = options
   const active = new Active(run({ guarded }), producer.asProducer)
-  return { active, producer, end: active.run(handler, timeoutMs) }
+  return { active, producer, end: active.run(handler, new DeadlineWatch(timeoutMs)) }
 }
 
 /** A handler that waits for its signal and throws its reason, as `fetch(url, { signal })` does. */
