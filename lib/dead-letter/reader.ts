@@ -11,10 +11,10 @@
  */
 import type { Channel } from 'amqplib'
 import { type Connection, closeChannel } from '../connection/connection.ts'
-import { Delivery, Epoch } from '../consumer/delivery.ts'
 import { deferred, pause, within } from '../deadline.ts'
 import { ChannelLost, Closed, ResourceMissing, textOf } from '../errors.ts'
 import type { RawDelivery } from '../message.ts'
+import { Acks } from './acks.ts'
 import { InspectorLock } from './lock.ts'
 
 /** Most letters held by one leg. */
@@ -257,6 +257,8 @@ class Leg {
   #taken = 0
   #unsettled = 0
   #closed = false
+  #gone = false
+  readonly #acks = new Acks((tag, multiple) => this.#ack(tag, multiple))
 
   constructor(connection: Connection, queue: string, prefetch: number, listener: LegListener) {
     this.#connection = connection
@@ -278,15 +280,17 @@ class Leg {
   async open(): Promise<void> {
     const channel = await this.#connection.openChannel()
     this.#channel = channel
-    const epoch = new Epoch(channel)
     let reason: Error | undefined
     channel.on('error', (error: Error) => {
       reason = error
     })
-    channel.on('close', () => this.#lost(reason))
+    channel.on('close', () => {
+      this.#gone = true
+      this.#lost(reason)
+    })
     await this.#connection.rpc('set the prefetch', () => channel.prefetch(this.prefetch))
     const { consumerTag } = await this.#connection.rpc(`look into queue "${this.#queue}"`, () =>
-      channel.consume(this.#queue, (raw) => this.#took(raw as RawDelivery | null, epoch), { noAck: false }),
+      channel.consume(this.#queue, (raw) => this.#took(raw as RawDelivery | null), { noAck: false }),
     )
     this.#tag = consumerTag
   }
@@ -307,28 +311,43 @@ class Leg {
 
   async close(): Promise<void> {
     if (this.#closed) return
+    this.#acks.flush()
     this.#closed = true
     if (this.#channel) await closeChannel(this.#channel, this.#connection.options.rpcTimeoutMs)
   }
 
-  #took(raw: RawDelivery | null, epoch: Epoch): void {
+  #took(raw: RawDelivery | null): void {
     if (raw === null) {
       this.#lost(new Error('the broker cancelled the consumer: was the queue deleted?'))
       return
     }
-    const delivery = new Delivery(raw, epoch)
+    const { deliveryTag } = raw.fields
+    let acked: boolean | undefined
     this.#taken++
     this.#unsettled++
-    this.#listener.took({ raw, ack: () => this.#settle(delivery) })
+    const ack = () => {
+      acked ??= this.#settle(deliveryTag)
+      return acked
+    }
+    this.#listener.took({ raw, ack })
   }
 
-  #settle(delivery: Delivery): boolean {
-    const acked = delivery.ack()
-    if (acked) {
-      this.#unsettled--
-      this.#listener.settled()
+  #settle(deliveryTag: number): boolean {
+    if (this.#closed || this.#gone) return false
+    this.#unsettled--
+    this.#acks.settle(deliveryTag)
+    this.#listener.settled()
+    return true
+  }
+
+  /** On the channel that delivered, and only while that is open. */
+  #ack(deliveryTag: number, multiple: boolean): void {
+    if (this.#gone) return
+    try {
+      this.#channel?.ack({ fields: { deliveryTag } } as Parameters<Channel['ack']>[0], multiple)
+    } catch {
+      this.#gone = true
     }
-    return acked
   }
 
   #lost(reason: Error | undefined): void {
