@@ -27,8 +27,13 @@ export type { Letter } from './dead-letter/story.ts'
 export * from './errors.ts'
 // idempotency
 export type * from './idempotency/idempotency.ts'
-export { MemoryIdempotencyStore } from './idempotency/memory.ts'
-export { RedisIdempotencyStore } from './idempotency/redis.ts'
+export { MemoryIdempotencyStore, type MemoryIdempotencyStoreOptions } from './idempotency/memory.ts'
+export {
+  type RedisClient,
+  RedisIdempotencyStore,
+  type RedisIdempotencyStoreOptions,
+  type RedisTarget,
+} from './idempotency/redis.ts'
 // messages and errors
 export type { Headers, HeaderValue, Message, OutgoingMessage } from './message.ts'
 export { HEADER, newMessageId } from './message.ts'

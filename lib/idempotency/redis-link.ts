@@ -11,7 +11,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { Closed, type StoreUnavailable } from '../errors.ts'
+import { Closed, InvalidOption, type StoreUnavailable } from '../errors.ts'
+import { having, show } from '../options.ts'
 import type { Script } from './redis-scripts.ts'
 import { explain } from './redis-trouble.ts'
 
@@ -20,6 +21,9 @@ export interface RedisClient {
   readonly status: string
   duplicate(): unknown
 }
+
+/** Where Redis is: a URL (`redis://user:password@host:6379/0`, `rediss://...`), or your client. */
+export type RedisTarget = string | { readonly url: string } | RedisClient
 
 /** The part of ioredis this module uses; the same for `Redis` and `Cluster`. */
 interface Connection {
@@ -57,7 +61,7 @@ export class RedisLink {
   #opening: Promise<void> | undefined
   #closed = false
 
-  constructor(redis: RedisClient | { readonly url: string }, times: LinkTimes) {
+  constructor(redis: RedisTarget, times: LinkTimes) {
     this.#times = times
     this.#connection = open(redis, times)
     this.isCluster = this.#connection.isCluster === true
@@ -159,9 +163,12 @@ export class RedisLink {
   }
 }
 
-function open(redis: RedisClient | { readonly url: string }, times: LinkTimes): Connection {
+function open(redis: RedisTarget, times: LinkTimes): Connection {
   const options = failClosed(times)
-  if ('url' in redis) return new Redis(redis.url, options) as unknown as Connection
+  const url = typeof redis === 'string' ? redis : (redis as { readonly url?: unknown } | null)?.url
+  if (url !== undefined) return new Redis(checkedUrl(url), options) as unknown as Connection
+  if (having('', 'duplicate')(redis) !== undefined)
+    throw new InvalidOption(`expected redis to be a URL or a client of ioredis, got ${show(redis)}`)
   const client = redis as unknown as { isCluster?: boolean; duplicate(...args: unknown[]): Connection }
   if (client.isCluster !== true) return client.duplicate(options)
   const { retryStrategy, enableOfflineQueue, lazyConnect, enableAutoPipelining, ...redisOptions } = options
@@ -174,6 +181,13 @@ function open(redis: RedisClient | { readonly url: string }, times: LinkTimes): 
     slotsRefreshTimeout: times.commandTimeoutMs,
     redisOptions,
   })
+}
+
+function checkedUrl(url: unknown): string {
+  if (typeof url === 'string' && URL.canParse(url) && /^rediss?:$/.test(new URL(url).protocol)) return url
+  throw new InvalidOption(
+    'expected redis to be a URL like redis://user:password@host:6379/0, got something else (not shown: it may hold a password)',
+  )
 }
 
 /** See the table of what ioredis does while Redis is down: by default it queues, repeats, and runs late what nobody waits for. */

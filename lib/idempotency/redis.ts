@@ -21,12 +21,12 @@ import type {
 } from './idempotency.ts'
 import * as batch from './redis-batch.ts'
 import { warningsOf } from './redis-check.ts'
-import { type RedisClient, RedisLink } from './redis-link.ts'
+import { RedisLink, type RedisTarget } from './redis-link.ts'
 import { type Place, placeOf, SHARDS, windowAt } from './redis-packing.ts'
 import { RedisPresence } from './redis-presence.ts'
 import { claimScript, compactScript, lookScript, renewScript, settleScript } from './redis-scripts.ts'
 
-export type { RedisClient } from './redis-link.ts'
+export type { RedisClient, RedisTarget } from './redis-link.ts'
 
 /** Options of {@link RedisIdempotencyStore}. */
 export interface RedisIdempotencyStoreOptions {
@@ -59,7 +59,7 @@ export class RedisIdempotencyStore implements IdempotencyStore {
   /** Per scope, the last window up to which buckets were compacted. */
   readonly #compacted = new Map<string, number>()
 
-  constructor(redis: RedisClient | { readonly url: string }, options: RedisIdempotencyStoreOptions = {}) {
+  constructor(redis: RedisTarget, options: RedisIdempotencyStoreOptions = {}) {
     const { commandTimeoutMs = 1_000, connectTimeoutMs = 5_000, prefix = 'surehop' } = options
     requirePositive({ commandTimeoutMs, connectTimeoutMs })
     this.#prefix = prefix

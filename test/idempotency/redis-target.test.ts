@@ -1,0 +1,29 @@
+/** What the Redis store can be given. */
+import { expect } from 'chai'
+import { Redis } from 'ioredis'
+import { InvalidOption } from '../../lib/errors.ts'
+import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
+
+const REDIS_URL = process.env['REDIS_URL'] ?? 'redis://127.0.0.1:6379'
+
+describe('the Redis store takes', () => {
+  it('a URL, an object with one, or a client that stays its owner’s', async () => {
+    const client = new Redis(REDIS_URL)
+    for (const target of [REDIS_URL, { url: REDIS_URL }, client]) {
+      const store = new RedisIdempotencyStore(target)
+      expect(await store.check()).to.be.an('array')
+      await store.close()
+    }
+    expect(await client.ping()).to.equal('PONG')
+    client.disconnect()
+  })
+
+  it('nothing else, and shows no password when it says so', () => {
+    for (const target of ['http://:geheim@127.0.0.1', 'geheim', { url: 7 }, {}, undefined, null]) {
+      expect(() => new RedisIdempotencyStore(target as never))
+        .to.throw(InvalidOption, 'expected redis to be a URL')
+        .with.property('message')
+        .not.includes('geheim')
+    }
+  })
+})
