@@ -176,8 +176,10 @@ function poison({ orders, deadLetters, poison: { ids, nameless } }: Facts): Chec
     ...[...seen].filter((id) => !ids.includes(id)).map((id) => `${id} is a dead letter that nobody sent`),
     ...(unnamed < nameless ? [`${nameless} messages without an id were sent, ${unnamed} are dead letters`] : []),
   ]
-  const [sent, found] = [ids.length + nameless, seen.size + unnamed]
-  return check('poison', wrong, `${n(sent)} poison messages left = ${n(found)} dead letters that are no order`)
+  const [sent, found] = [ids.length + nameless, seen.size + Math.min(unnamed, nameless)]
+  const copies = strangers.length - found
+  const why = copies > 0 ? ` (and ${n(copies)} copies, where a kill came between a letter and its ack)` : ''
+  return check('poison', wrong, `${n(sent)} poison messages left = ${n(found)} dead letters that are no order${why}`)
 }
 
 function check(name: string, wrong: readonly string[], says: string): Check {

@@ -19,9 +19,9 @@ export class Desk {
     this.#producer = shop.surehop.producer({ schemas: { 'order.placed': Order } })
   }
 
-  /** All orders of the file, so many per second; resolves when the broker has confirmed them all. */
-  async place(file: string, perSecond: number): Promise<void> {
-    const orders = [...(await readOrders(file)).values()]
+  /** All orders of the file but one, so many per second; resolves when the broker has confirmed them. */
+  async place(file: string, perSecond: number, except: string): Promise<void> {
+    const orders = [...(await readOrders(file)).values()].filter(({ id }) => id !== except)
     const size = Math.max(1, Math.round((perSecond * BATCH_MS) / 1_000))
     for (let at = 0; at < orders.length; at += size) {
       const turn = pause(BATCH_MS)
@@ -36,8 +36,8 @@ export class Desk {
   }
 
   /** Some of them once more. */
-  async placeAgain(file: string): Promise<void> {
-    const orders = [...(await readOrders(file)).values()].filter((_, n) => n % LATE_EVERY === 0)
+  async placeAgain(file: string, except: string): Promise<void> {
+    const orders = [...(await readOrders(file)).values()].filter(({ id }, n) => n % LATE_EVERY === 0 && id !== except)
     await Promise.all(orders.map((order) => this.#publish(order, 'copied')))
   }
 

@@ -6,8 +6,19 @@ import { openSync } from 'node:fs'
 import { type EventName, type Middleware, onEvent } from '../../lib/index.ts'
 import { append } from './journal.ts'
 
+/** `duplicate`: a copy of a message that was done. `superseded`: a copy of one that is a dead letter. Both were dropped. */
 export interface Note {
-  readonly what: 'published' | 'copied' | 'began' | 'recognised' | 'duplicate' | 'retried' | 'put-off' | 'dead'
+  readonly what:
+    | 'published'
+    | 'copied'
+    | 'began'
+    | 'completed'
+    | 'recognised'
+    | 'duplicate'
+    | 'superseded'
+    | 'retried'
+    | 'put-off'
+    | 'dead'
   readonly messageId: string
   readonly transactionId: string
   /** Attempt and replay generation. */
@@ -16,7 +27,7 @@ export interface Note {
 }
 
 const TOLD: readonly (readonly [EventName, Note['what']])[] = [
-  ['message.duplicate', 'duplicate'],
+  ['message.completed', 'completed'],
   ['message.retried', 'retried'],
   ['message.put-off', 'put-off'],
   ['message.dead-lettered', 'dead'],
@@ -29,6 +40,7 @@ export class Diary {
     this.#file = openSync(path, 'a')
     for (const [event, what] of TOLD)
       onEvent(event, (data) => this.note(what, data as { messageId: string; transactionId: string }))
+    onEvent('message.duplicate', (data) => this.note(data.why === 'superseded' ? 'superseded' : 'duplicate', data))
   }
 
   note(what: Note['what'], of: Omit<Note, 'what'>): void {

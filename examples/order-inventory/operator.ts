@@ -5,24 +5,41 @@ import type { Letter } from './books.ts'
 
 const COMMAND = fileURLToPath(new URL('../../bin/cli.ts', import.meta.url))
 
-/** What a command printed on standard output. @throws Error with what it printed, when it fails */
-export async function surehop(args: readonly string[], columns?: number): Promise<string> {
-  const env = { ...process.env, ...(columns === undefined ? {} : { COLUMNS: String(columns) }) }
-  const child = spawn(process.execPath, ['--import', 'tsx', COMMAND, ...args], {
-    env,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let out = ''
-  let err = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
-  const code = await new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
-  if (code !== 0) throw new Error(`surehop ${args.join(' ')} ended with exit code ${code}:\n${err}${out}`)
-  return out
+/** What a command printed, results and remarks. @throws Error with it, when the command fails */
+export async function surehop(args: readonly string[], columns: number): Promise<string> {
+  return (await run(args, { COLUMNS: String(columns) })).all
 }
 
 /** All dead letters of a queue. */
 export async function lettersOf(queue: string): Promise<readonly Letter[]> {
-  const lines = (await surehop(['dead', 'list', queue, '--json'])).split('\n').filter((line) => line !== '')
+  const lines = (await run(['dead', 'list', queue, '--json'])).out.split('\n').filter((line) => line !== '')
   return lines.map((line) => JSON.parse(line) as Letter)
+}
+
+interface Printed {
+  /** On standard output. */
+  readonly out: string
+  /** On standard error as well, as it came. */
+  readonly all: string
+}
+
+async function run(args: readonly string[], settings: Readonly<Record<string, string>> = {}): Promise<Printed> {
+  const child = spawn(process.execPath, ['--import', 'tsx', COMMAND, ...args], {
+    env: { ...process.env, ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let out = ''
+  let all = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    out += text
+    all += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    all += text
+  })
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject).once('close', resolve)
+  })
+  if (code !== 0) throw new Error(`surehop ${args.join(' ')} ended with exit code ${code}:\n${all}`)
+  return { out, all }
 }

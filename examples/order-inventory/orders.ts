@@ -5,6 +5,13 @@ import { Journal } from './journal.ts'
 import { Outcome } from './order.ts'
 import { runService } from './service.ts'
 
+interface Placing {
+  readonly file: string
+  readonly perSecond: number
+  /** Id of the order that comes in another way. */
+  readonly except: string
+}
+
 await runService('orders', async (shop) => {
   const { surehop, names, diary, folder, usual } = shop
   const journal = new Journal(join(folder, 'journal.ndjson'))
@@ -23,7 +30,7 @@ await runService('orders', async (shop) => {
   )
   const desk = new Desk(shop)
   return {
-    place: ({ file, perSecond }: { file: string; perSecond: number }) => desk.place(file, perSecond),
-    placeAgain: (file: string) => desk.placeAgain(file),
+    place: ({ file, perSecond, except }: Placing) => desk.place(file, perSecond, except),
+    placeAgain: ({ file, except }: Placing) => desk.placeAgain(file, except),
   }
 })

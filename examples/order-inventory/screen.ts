@@ -45,7 +45,7 @@ export class Screen {
 
   /** As it is: the output of a command. */
   raw(text: string): void {
-    this.#print(text.replace(/\n$/, ''))
+    this.#print(text)
   }
 
   /** Something happened. */

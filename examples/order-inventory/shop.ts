@@ -24,6 +24,8 @@ export interface ShopOptions {
   readonly tell: (what: string, mark?: 'good' | 'bad') => void
 }
 
+/** The trouble is made at set parts of the orders, so there must be some. */
+const FEW_ORDERS = 20
 /** How often the services' files are read, ms. */
 const TICK_MS = 100
 /** Nothing happening for so long means that something is wrong, ms. */
@@ -31,6 +33,8 @@ const STUCK_AFTER_MS = 30_000
 
 export class Shop {
   readonly names
+  /** The last order comes from somebody else, with a mistake in it; unless there are few. */
+  readonly handTyped: Order | undefined
   readonly tally: Tally
   readonly trouble: Trouble
   readonly orders: Service
@@ -47,6 +51,7 @@ export class Shop {
     this.#options = options
     this.#folder = folder
     this.names = namesOf(run)
+    this.handTyped = options.orders.size < FEW_ORDERS ? undefined : [...options.orders.values()].at(-1)
     this.tally = new Tally(folder, options.orders)
     this.orders = this.#service(run, 'orders')
     this.inventory = this.#service(run, 'inventory')
@@ -59,6 +64,7 @@ export class Shop {
       payments: this.payments,
       tell: (what) => options.tell(what, 'bad'),
       onFailure: (error) => this.#fail(error),
+      handTyped: this.handTyped,
     })
   }
 

@@ -1,7 +1,7 @@
 /** The acts of the demo, one method each. */
 import { audit, type Letter, n } from './books.ts'
 import { lettersOf, surehop } from './operator.ts'
-import type { Order } from './order.ts'
+import { type Order, placedId } from './order.ts'
 import type { Screen } from './screen.ts'
 import type { Shop } from './shop.ts'
 
@@ -11,7 +11,9 @@ export class Story {
   readonly #orders: ReadonlyMap<string, Order>
   readonly #stockBefore: ReadonlyMap<string, number>
   readonly #letters = new Map<string, readonly Letter[]>()
-  #placing = true
+  #placed = false
+  /** Orders that were dead letters when the trading was over. */
+  #dead = 0
   #replayed = 0
   #discarded = false
 
@@ -29,11 +31,12 @@ export class Story {
 
   /** Places the orders while things go wrong, until each has ended and nothing is under way. */
   async trade(perSecond: number): Promise<void> {
-    const { orders, orderFile, trouble, tally } = this.#shop
-    await Promise.all([this.#place(perSecond), this.#until(() => !this.#placing && tally.open.length === 0)])
+    const { orders, trouble, tally } = this.#shop
+    await Promise.all([this.#place(perSecond), this.#until(() => this.#placed && tally.open.length === 0)])
     await trouble.over()
-    await orders.ask('placeAgain', orderFile)
+    await orders.ask('placeAgain', this.#placing)
     await this.#until(() => this.#settled)
+    this.#dead = tally.dead
     this.#screen.settle()
     this.#screen.event(`all ${n(this.#orders.size)} orders have ended`, 'good')
   }
@@ -42,7 +45,8 @@ export class Story {
   async books(title: string): Promise<boolean> {
     const { names, tally, trouble } = this.#shop
     const queues = [names.reserve, names.release, names.charge, names.close]
-    for (const queue of queues) this.#letters.set(queue, await lettersOf(queue))
+    for (const queue of queues)
+      this.#letters.set(queue, (await trouble.countLetters(queue)) > 0 ? await lettersOf(queue) : [])
     const checks = audit({
       orders: this.#orders,
       stockBefore: this.#stockBefore,
@@ -59,23 +63,37 @@ export class Story {
 
   /** What an operator does: looks at the dead letters, has the bug mended, sends the orders again, discards the poison. */
   async repair(methods: string): Promise<void> {
-    const { payments, tally } = this.#shop
+    const { names, payments, tally } = this.#shop
     this.#screen.title('The dead letters')
     const queues = [...this.#letters].filter(([, letters]) => letters.length > 0).map(([queue]) => queue)
-    for (const queue of queues) await this.#command('dead', 'groups', queue)
-    await payments.deploy([methods])
+    const deployed = payments.deploy([methods])
+    await Promise.all([deployed, this.#groups(queues)])
     this.#screen.event('the fix is deployed: version 2 of payments knows the method "twint"', 'good')
-    const dead = tally.dead
-    for (const queue of queues) {
-      if (this.#letters.get(queue)!.some(({ transactionId = '' }) => this.#orders.has(transactionId)))
-        await this.#command('dead', 'replay', queue, '--where', `not ${POISON}`, '--yes')
-      if (this.#letters.get(queue)!.some(({ transactionId = '' }) => !this.#orders.has(transactionId)))
-        await this.#command('dead', 'discard', queue, '--where', POISON, '--yes')
-    }
+    for (const queue of queues) await (queue === names.reserve ? this.#tidy(queue) : this.#replay(queue))
     this.#discarded = true
     await this.#until(() => tally.closed === this.#orders.size && this.#settled)
-    this.#replayed = dead
+    this.#replayed = this.#dead
     this.#screen.settle()
+  }
+
+  async #groups(queues: readonly string[]): Promise<void> {
+    for (const queue of queues) await this.#command('dead', 'groups', queue)
+  }
+
+  /** Poison and orders lie side by side: the mistake in the order is mended, the orders are sent again, the rest is discarded. */
+  async #tidy(queue: string): Promise<void> {
+    const { handTyped } = this.#shop
+    if (handTyped) {
+      const quantity = `lines.0.quantity=${handTyped.lines[0]!.quantity}`
+      await this.#command('dead', 'edit', queue, placedId(handTyped.id), '--set', quantity, '--yes')
+    }
+    if (this.#letters.get(queue)!.some(({ transactionId = '' }) => this.#orders.has(transactionId)))
+      await this.#replay(queue, '--where', IS_ORDER)
+    await this.#command('dead', 'discard', queue, '--where', `not ${IS_ORDER}`, '--yes')
+  }
+
+  #replay(queue: string, ...which: string[]): Promise<void> {
+    return this.#command('dead', 'replay', queue, ...which, '--yes')
   }
 
   /** In plain words. */
@@ -85,9 +103,13 @@ export class Story {
   }
 
   async #place(perSecond: number): Promise<void> {
-    await this.#shop.orders.ask('place', { file: this.#shop.orderFile, perSecond })
-    this.#placing = false
-    this.#screen.event(`all orders are placed and confirmed by the broker`)
+    await this.#shop.orders.ask('place', { ...this.#placing, perSecond })
+    this.#placed = true
+    this.#screen.event('all orders of the file are placed and confirmed by the broker')
+  }
+
+  get #placing(): { readonly file: string; readonly except: string } {
+    return { file: this.#shop.orderFile, except: this.#shop.handTyped?.id ?? '' }
   }
 
   /** No copy, no release and no poison is on its way any more. */
@@ -95,8 +117,9 @@ export class Story {
     const { tally, trouble } = this.#shop
     return (
       tally.open.length === 0 &&
+      tally.underWay === 0 &&
       tally.effects('released') >= tally.effects('closed payment.declined') &&
-      tally.notes('duplicate') >= tally.notes('copied') &&
+      tally.dropped >= tally.notes('copied') &&
       tally.strangers >= trouble.poison.ids.length + trouble.poison.nameless
     )
   }
@@ -107,7 +130,7 @@ export class Story {
     return this.#shop.until(reached, () => {
       trouble.step((tally.effects('reserved') + tally.effects('rejected')) / total)
       const ended = total - tally.open.length
-      const placed = Math.min(total, tally.notes('published'))
+      const placed = tally.notes('published') + trouble.handTyped
       this.#screen.progress(
         ended / total,
         `${n(ended)} of ${n(total)} ended · ${n(placed)} placed · retries ${n(tally.notes('retried'))} · kills ${trouble.kills}`,
@@ -116,23 +139,19 @@ export class Story {
   }
 
   #counts(): (readonly [string, string, string])[] {
-    const { tally, inventory, orders, payments } = this.#shop
+    const { tally, trouble, inventory, orders, payments } = this.#shop
     const rows: readonly (readonly [string, number, string])[] = [
-      ['placed', tally.notes('published'), 'published and confirmed'],
+      ['placed', tally.notes('published') + trouble.handTyped, 'published and confirmed'],
       ['reserved', tally.effects('reserved'), 'all lines taken from the shelves'],
       ['paid', tally.effects('closed payment.taken'), 'charged'],
       ['rejected, out of stock', tally.effects('closed stock.rejected'), 'no line was taken'],
       ['rejected, declined', tally.effects('closed payment.declined'), 'the stock was put back'],
-      [
-        'duplicates suppressed',
-        tally.notes('duplicate'),
-        `${n(tally.notes('copied'))} sent on purpose, the rest by kills`,
-      ],
+      ['duplicates suppressed', tally.dropped, `${n(tally.notes('copied'))} sent on purpose, the rest by kills`],
       ['retries', tally.notes('retried'), 'waited in the broker and came back'],
       ['crashes', inventory.crashes + orders.crashes + payments.crashes, 'kill -9 of inventory, in mid-work'],
       ['redelivered', tally.redelivered, 'runs cut off by a kill, begun again'],
       ['repeated effects', tally.notes('recognised'), 'stopped by the journal, not by Redis'],
-      ['dead letters', tally.notes('dead'), `${n(tally.strangers)} poison, the rest orders`],
+      ['dead letters', this.#dead + tally.strangers, `${n(this.#dead)} orders, ${n(tally.strangers)} poison`],
       ['replayed', this.#replayed, 'sent again after the fix'],
     ]
     return rows.map(([name, count, meaning]) => [name, n(count), meaning])
@@ -141,12 +160,13 @@ export class Story {
   async #command(...args: string[]): Promise<void> {
     const typed = args.map((arg) => (/[ "]/.test(arg) ? `'${arg}'` : arg))
     this.#screen.raw(`  $ surehop ${typed.join(' ')}`)
-    this.#screen.raw(await surehop(args, this.#screen.columns))
+    const printed = (await surehop(args, this.#screen.columns - 2)).trimEnd()
+    this.#screen.raw(`${printed.replace(/^(?=.)/gm, '  ')}\n`)
   }
 }
 
-/** How the dead letters of poison are told from those of orders, in the command's filter language. */
-const POISON = 'reason="invalid message"'
+/** How orders are told from poison, in the command's filter language. */
+const IS_ORDER = `id=${placedId('*')}`
 const NO_POISON = { ids: [], nameless: 0 }
 
 const CLOSING =

@@ -9,6 +9,9 @@ import { type Entry, wholeLines } from './journal.ts'
 
 const SERVICES = ['orders', 'inventory', 'payments'] as const
 
+/** What a message that began can end with: done, dead, or found to be one or the other by a copy that was dropped. */
+const ENDS: ReadonlySet<Note['what']> = new Set(['completed', 'dead', 'duplicate', 'superseded'] as const)
+
 export type ServiceName = (typeof SERVICES)[number]
 
 export class Tally {
@@ -22,14 +25,16 @@ export class Tally {
   readonly #effects = new Map<string, number>()
   readonly #runs = new Map<string, number>()
   readonly #closed = new Set<string>()
-  #strangers = 0
+  readonly #strangers = new Set<string>()
+  #nameless = 0
+  readonly #underWay = new Set<string>()
 
   /** @param orders by id: nothing else counts as an order */
   constructor(folder: string, orders: ReadonlyMap<string, unknown>) {
     this.#orders = orders
     this.#files = SERVICES.flatMap((name) => [
       new Follower(join(folder, name, 'journal.ndjson'), (entry: Entry) => this.#effect(entry)),
-      new Follower(join(folder, name, 'diary.ndjson'), (note: Note) => this.#note(note)),
+      new Follower(join(folder, name, 'diary.ndjson'), (note: Note) => this.#note(name, note)),
     ])
   }
 
@@ -45,6 +50,16 @@ export class Tally {
 
   notes(what: Note['what']): number {
     return this.#notes.get(what) ?? 0
+  }
+
+  /** Messages that some handler began and that have not ended: retried, or cut off by a kill and not yet delivered again. */
+  get underWay(): number {
+    return this.#underWay.size
+  }
+
+  /** Copies that were dropped. */
+  get dropped(): number {
+    return this.notes('duplicate') + this.notes('superseded')
   }
 
   /** How often an effect was done; `closed payment.taken` and so on for the ends. */
@@ -74,7 +89,7 @@ export class Tally {
 
   /** Dead letters that are no order. */
   get strangers(): number {
-    return this.#strangers
+    return this.#strangers.size + this.#nameless
   }
 
   #effect(entry: Entry): void {
@@ -83,12 +98,21 @@ export class Tally {
     add(this.#effects, entry.effect === 'closed' ? `closed ${entry.by}` : entry.effect)
   }
 
-  #note(note: Note): void {
+  #note(service: ServiceName, note: Note): void {
+    // One message may have several readers.
+    const run = `${service}\n${note.messageId}`
     add(this.#notes, note.what)
-    if (note.what === 'began') add(this.#runs, [note.messageId, note.generation, note.attempt].join('\n'))
-    if (note.what !== 'dead') return
-    if (this.#orders.has(note.transactionId)) this.#dead.add(note.transactionId)
-    else this.#strangers++
+    if (note.what === 'began') add(this.#runs, [run, note.generation, note.attempt].join('\n'))
+    if (note.what === 'began') this.#underWay.add(run)
+    else if (ENDS.has(note.what)) this.#underWay.delete(run)
+    // A service that is killed between the letter and its note leaves the letter only; the copy dropped next tells of it.
+    if (note.what === 'dead' || note.what === 'superseded') this.#buried(note)
+  }
+
+  #buried({ messageId, transactionId }: Note): void {
+    if (this.#orders.has(transactionId)) this.#dead.add(transactionId)
+    else if (messageId) this.#strangers.add(messageId)
+    else this.#nameless++
   }
 }
 

@@ -5,7 +5,8 @@
 import { watch } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type ChannelModel, type ConfirmChannel, connect } from 'amqplib'
-import type { Names } from './order.ts'
+import { deadQueueOf } from '../../lib/index.ts'
+import { type Names, type Order, placedId } from './order.ts'
 import type { Service } from './supervisor.ts'
 
 const OUTAGE_MS = 3_000
@@ -18,18 +19,23 @@ export interface TroubleParts {
   readonly payments: Service
   readonly tell: (what: string) => void
   readonly onFailure: (error: Error) => void
+  /** An order that comes from a foreign client, typed in by hand, with a mistake. */
+  readonly handTyped: Order | undefined
 }
 
 export class Trouble {
   /** Poison messages the broker has confirmed: their ids, and how many have none. */
   readonly poison = { ids: [] as string[], nameless: 0 }
   kills = 0
+  /** Orders placed by hand. */
+  handTyped = 0
   readonly #parts: TroubleParts
   readonly #plan: { readonly from: number; readonly make: () => Promise<void> }[]
   #connection: ChannelModel | undefined
   #channel: ConfirmChannel | undefined
   #killing: AbortController | undefined
-  #running = new Set<Promise<void>>()
+  #batches = 0
+  readonly #running = new Set<Promise<void>>()
 
   constructor(parts: TroubleParts) {
     this.#parts = parts
@@ -41,6 +47,7 @@ export class Trouble {
       { from: 0.25, make: poison },
       { from: 0.3, make: () => this.#outage() },
       { from: 0.35, make: kill },
+      { from: 0.45, make: () => this.#sendHandTyped() },
       { from: 0.5, make: poison },
       { from: 0.6, make: kill },
       { from: 0.75, make: poison },
@@ -68,6 +75,11 @@ export class Trouble {
     this.#plan.length = 0
     this.#killing?.abort()
     await Promise.all(this.#running)
+  }
+
+  /** How many letters lie in a queue's dead letters. */
+  async countLetters(queue: string): Promise<number> {
+    return (await this.#channel!.checkQueue(deadQueueOf(queue))).messageCount
   }
 
   async close(): Promise<void> {
@@ -106,9 +118,26 @@ export class Trouble {
     tell('kill -9 of the inventory service, right after it wrote an effect')
   }
 
+  /** As a client in another language sends it. */
+  async #sendHandTyped(): Promise<void> {
+    const { handTyped: order, names, tell } = this.#parts
+    if (!order) return
+    const [first, ...others] = order.lines
+    const body = { ...order, lines: [{ ...first, quantity: 'a few' }, ...others] }
+    const headers = { transaction_id: order.id }
+    const properties = { contentType: 'application/json', type: 'order.placed', messageId: placedId(order.id), headers }
+    this.#channel!.publish(names.events, 'order.placed', Buffer.from(JSON.stringify(body)), {
+      ...properties,
+      persistent: true,
+    })
+    await this.#channel!.waitForConfirms()
+    this.handTyped = 1
+    tell(`order ${order.id} is typed in by hand with a mistake: its first quantity is "a few"`)
+  }
+
   async #sendPoison(): Promise<void> {
     const { names, tell } = this.#parts
-    const id = `poison-${this.poison.nameless + 1}`
+    const id = `poison-${++this.#batches}`
     const order = JSON.stringify(strangeOrder(id))
     const json = { contentType: 'application/json', type: 'order.placed', messageId: id }
     const forged = {
