@@ -81,7 +81,7 @@ describe('publish', () => {
     await Promise.all(neighbours)
     const failed = (await Promise.all(doomed)).filter((end) => end instanceof PublishFailed)
     for (const { outcome, retryable } of failed) {
-      expect(['not-sent', 'unknown', 'nacked']).include(outcome)
+      expect(['not-sent', 'unknown', 'nacked', 'returned']).include(outcome)
       expect(retryable).equal(false)
     }
     expect(await failure(producer.publish(exchange, { body }))).include({ outcome: 'not-sent' })
