@@ -131,14 +131,15 @@ export function table<Row>(
     .join('\n')
 }
 
-/** Widths that fit; 0 for a column left out. */
+/** Widths that fit; 0 for a column left out, so that the others keep twice their least width. */
 function fitted<Row>(natural: readonly number[], columns: readonly Column<Row>[], width: number): number[] {
   const widths = [...natural]
   const order = columns
     .map((c, i) => [c.spare ?? 0, i] as const)
     .filter(([s]) => s > 0)
     .sort((a, b) => b[0] - a[0])
-  const least = (i: number) => (widths[i] === 0 ? 0 : Math.min(widths[i]!, columns[i]!.min ?? widths[i]!) + PADDING)
+  const least = (i: number) =>
+    widths[i] === 0 ? 0 : Math.min(widths[i]!, 2 * (columns[i]!.min ?? widths[i]!)) + PADDING
   const need = () => widths.reduce((sum, _, i) => sum + least(i), -PADDING)
   for (const [, i] of order) if (need() > width) widths[i] = 0
   let over = widths.reduce((sum, w) => sum + (w === 0 ? 0 : w + PADDING), -PADDING) - width

@@ -43,11 +43,16 @@ function columns({ paint }: Output): Column<LetterGroup>[] {
       paint: paint.red,
       min: 10,
     },
-    { head: 'WHY', of: (g) => g.errorMessage ?? g.reason, min: 14 },
+    { head: 'WHY', of: whyOf, min: 14 },
     { head: 'TYPES', of: ({ types }) => types.join(' '), min: 8, spare: 1 },
     { head: 'FIRST', of: ({ firstAt }) => age(firstAt), paint: paint.dim, spare: 3 },
     { head: 'LAST', of: ({ lastAt }) => age(lastAt), paint: paint.dim, spare: 2 },
     { head: 'FINGERPRINT', of: ({ fingerprint }) => fingerprint ?? '', spare: 4 },
     { head: 'FOR INSTANCE', of: ({ sampleId }) => sampleId, min: 36 },
   ]
+}
+
+function whyOf({ by, errorMessage, reason }: LetterGroup): string {
+  if (by === 'broker') return reason
+  return by === 'unknown' ? 'put here by somebody else' : (errorMessage ?? reason)
 }

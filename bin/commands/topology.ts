@@ -54,10 +54,24 @@ async function section(output: Output, title: string, { exchanges, queues, bindi
   await output.line(paint.bold(title))
   for (const { name, arguments: args } of queues) {
     await output.line(`  queue ${safe(name)}`)
-    for (const [argument, value] of Object.entries(args))
-      await output.line(paint.dim(`    ${argument} = ${safe(String(value)) || "''"}`))
+    for (const line of argumentLines(args, output.width - INDENT))
+      await output.line(paint.dim(`${' '.repeat(INDENT)}${line}`))
   }
   for (const { name, type } of exchanges) await output.line(`  ${type} exchange ${safe(name)}`)
   if (bindings.length > 0) await output.line(`  and ${bindings.length} bindings between them (--json lists them)`)
   await output.line()
+}
+
+const INDENT = 4
+
+/** `name=value` pairs, as many on a line as fit. */
+function argumentLines(args: Readonly<Record<string, unknown>>, width: number): string[] {
+  const lines: string[] = []
+  for (const [name, value] of Object.entries(args)) {
+    const pair = `${name}=${value === '' ? "''" : safe(String(value))}`
+    const last = lines.at(-1)
+    if (last !== undefined && last.length + pair.length + 1 <= width) lines[lines.length - 1] = `${last} ${pair}`
+    else lines.push(pair)
+  }
+  return lines
 }

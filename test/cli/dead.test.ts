@@ -13,7 +13,7 @@ const EVIL = 'evil\u001b[31m\u001b]0;title\u0007\u009b2J\u202egnp.exe\nnext'
 const NEVER_SHOWN = /[\p{Cc}\p{Cf}]/u
 
 describe('the command: dead letters', function () {
-  this.timeout(60_000)
+  this.timeout(180_000)
   let bench: Bench
   let folder: string
   beforeEach(async () => {
@@ -223,7 +223,7 @@ describe('the command: dead letters', function () {
 })
 
 describe('the command: mistakes and connections', function () {
-  this.timeout(60_000)
+  this.timeout(180_000)
   const PASSWORD = 'tiger-secret'
 
   it('guesses at a misspelt command or option, exit code 2', async () => {

@@ -8,7 +8,7 @@ import { unique } from '../support/unique.ts'
 import { AMQP_URL, all, Bench, ids } from './support.ts'
 
 describe('dead letters: looking', function () {
-  this.timeout(60_000)
+  this.timeout(120_000)
   let bench: Bench
   beforeEach(async () => {
     bench = await Bench.open()

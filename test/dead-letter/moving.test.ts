@@ -6,7 +6,7 @@ import { workQueueTopology } from '../../lib/topology/queues.ts'
 import { all, Bench, ids } from './support.ts'
 
 describe('dead letters: discard, restore, edit, export, import', function () {
-  this.timeout(60_000)
+  this.timeout(120_000)
   let bench: Bench
   beforeEach(async () => {
     bench = await Bench.open()

@@ -8,7 +8,7 @@ import { all, Bench, ids } from './support.ts'
 const FAST = { perSecond: 0, watch: false }
 
 describe('dead letters: sending again', function () {
-  this.timeout(60_000)
+  this.timeout(120_000)
   let bench: Bench
   let store: IdempotencyStore
   beforeEach(async () => {
