@@ -77,8 +77,7 @@ export class Active {
   /** Runs the handler, at most as long as `watch` allows. Never rejects. */
   run(handler: Handler, watch: DeadlineWatch): Promise<AttemptEnd> {
     return new Promise((resolve) => {
-      const watched = { late: () => this.abort(timedOut(watch.ms)) }
-      watch.begin(watched)
+      const watched = watch.begin(() => this.abort(timedOut(watch.ms)))
       this.#end = (how) => {
         watch.end(watched)
         if (this.#leaving) clearTimeout(this.#leaving)

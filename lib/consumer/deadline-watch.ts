@@ -2,45 +2,49 @@
  * One timer for all that may take equally long, in place of one each: what began first is late first.
  * Promises: whoever has begun and not ended is told once, no earlier than `ms` after it began. Measured: 2.5 µs less CPU per message.
  */
+import { Chain, type Link } from '../chain.ts'
 
-/** Told when its time is up. */
-export interface Watched {
-  late(): void
+interface Begun {
+  readonly at: number
+  readonly late: () => void
 }
+
+/** What `end()` wants back. */
+export type Watched = Link<Begun>
 
 export class DeadlineWatch {
   readonly ms: number
-  /** When each began; in that order. */
-  readonly #begun = new Map<Watched, number>()
+  readonly #begun = new Chain<Begun>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(ms: number) {
     this.ms = ms
   }
 
-  begin(watched: Watched): void {
-    this.#begun.set(watched, performance.now())
+  /** `late` is called when the time is up. */
+  begin(late: () => void): Watched {
     this.#timer ??= setTimeout(this.#sweep, this.ms)
+    return this.#begun.add({ at: performance.now(), late })
   }
 
-  /** Harmless for one that was told, or never began. */
+  /** Harmless for one that was told. */
   end(watched: Watched): void {
-    if (!this.#begun.delete(watched) || this.#begun.size > 0) return
+    if (!this.#begun.remove(watched) || this.#begun.first) return
     clearTimeout(this.#timer)
     this.#timer = undefined
   }
 
   readonly #sweep = (): void => {
     this.#timer = undefined
-    for (const watched of this.#late()) if (this.#begun.delete(watched)) watched.late()
+    for (const watched of this.#late()) if (this.#begun.remove(watched)) watched.item.late()
   }
 
   /** Those whose time is up; sets the timer for the next. */
   #late(): Watched[] {
     const now = performance.now()
     const late: Watched[] = []
-    for (const [watched, since] of this.#begun) {
-      const leftMs = since + this.ms - now
+    for (let watched = this.#begun.first; watched; watched = watched.after) {
+      const leftMs = watched.item.at + this.ms - now
       if (leftMs > 0) {
         this.#timer = setTimeout(this.#sweep, Math.ceil(leftMs))
         break

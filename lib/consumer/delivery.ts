@@ -50,7 +50,11 @@ export class Epoch {
 }
 
 /** One hand-over by the broker; settled at most once, on its own channel. */
+let made = 0
+
 export class Delivery {
+  /** Its name in this process. */
+  readonly serial = ++made
   readonly raw: RawDelivery
   readonly #epoch: Epoch
   #settled = false

@@ -9,6 +9,8 @@
  * A crash before a record repeats the run (one start more); between record and publish leaves the delivery unacked, and the
  * record tells the next reader that this attempt is over; between publish and ack leaves two copies, of which the record lets one run.
  */
+
+import { Chain } from '../chain.ts'
 import { pause } from '../deadline.ts'
 import { Closed, type MessageInvalid, textOf } from '../errors.ts'
 import type { RawDelivery } from '../message.ts'
@@ -57,10 +59,10 @@ type Next = number | 'ended'
 /** Takes the deliveries of one consumer to their ends. */
 export class Processor {
   readonly #parts: ProcessorParts
-  readonly #active = new Set<Active>()
+  readonly #active = new Chain<Active>()
   readonly #watch: DeadlineWatch
   /** Which delivery holds a message id here: a second copy under another order key must not run beside it. */
-  readonly #holders = new Map<string, Delivery>()
+  readonly #holders = new Map<string, number>()
   readonly #stuck = new Map<Delivery, unknown>()
 
   constructor(parts: ProcessorParts) {
@@ -70,7 +72,7 @@ export class Processor {
 
   /** Fires the signals of all handlers that run now. */
   abort(reason: Error): void {
-    for (const active of this.#active) active.abort(reason)
+    for (const active of this.#active.items) active.abort(reason)
   }
 
   /** Why deliveries do not get on, if so. */
@@ -91,7 +93,7 @@ export class Processor {
       await pause(HAND_BACK_PAUSE_MS, delivery.lost)
       delivery.handBack()
     } finally {
-      if (this.#holders.get(messageId) === delivery) this.#holders.delete(messageId)
+      if (this.#holders.get(messageId) === delivery.serial) this.#holders.delete(messageId)
     }
   }
 
@@ -148,8 +150,8 @@ export class Processor {
     const { guard, closing } = this.#parts
     if (!guard || !run.guarded) return closing.aborted || delivery.stale ? undefined : ADMITTED
     const { messageId } = run.message
-    if ((this.#holders.get(messageId) ?? delivery) !== delivery) return HELD_HERE
-    this.#holders.set(messageId, delivery)
+    if ((this.#holders.get(messageId) ?? delivery.serial) !== delivery.serial) return HELD_HERE
+    this.#holders.set(messageId, delivery.serial)
     const admission = await guard.admit(run)
     if (admission?.admit !== 'run' || !(delivery.stale || closing.aborted)) return admission
     await this.#end(run, { state: 'returned' })
@@ -159,9 +161,9 @@ export class Processor {
   async #attempt(delivery: Delivery, run: Run): Promise<Next> {
     const started = performance.now()
     const active = new Active(run, this.#parts.producer)
-    this.#active.add(active)
+    const place = this.#active.add(active)
     const end = await active.run(this.#parts.handler, this.#watch)
-    this.#active.delete(active)
+    this.#active.remove(place)
     return this.#ended(delivery, run, end, performance.now() - started)
   }
 

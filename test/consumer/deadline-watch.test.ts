@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { DeadlineWatch, type Watched } from '../../lib/consumer/deadline-watch.ts'
+import { DeadlineWatch } from '../../lib/consumer/deadline-watch.ts'
 import { VirtualTime } from './virtual-time.ts'
 
 describe('deadline watch', () => {
@@ -8,7 +8,7 @@ describe('deadline watch', () => {
   after(() => time.uninstall())
 
   /** Something watched that notes when it was told. */
-  function some(): Watched & { readonly told: number[] } {
+  function some(): { readonly told: number[]; readonly late: () => void } {
     const told: number[] = []
     return { told, late: () => void told.push(time.now) }
   }
@@ -21,7 +21,7 @@ describe('deadline watch', () => {
     for (let i = 0; i < 5; i++) {
       const one = { ...some(), at: time.now }
       all.push(one)
-      watch.begin(one)
+      watch.begin(one.late)
       await pass(30)
     }
     await pass(1_000)
@@ -31,10 +31,10 @@ describe('deadline watch', () => {
   it('does not tell those that ended, and still tells those that did not', async () => {
     const watch = new DeadlineWatch(100)
     const [quick, slow] = [some(), some()]
-    watch.begin(quick)
+    const quickly = watch.begin(quick.late)
     await pass(50)
-    watch.begin(slow)
-    watch.end(quick)
+    watch.begin(slow.late)
+    watch.end(quickly)
     const began = time.now
     await pass(1_000)
     expect(quick.told).to.deep.equal([])
@@ -44,10 +44,9 @@ describe('deadline watch', () => {
   it('watches again after nothing was left to watch', async () => {
     const watch = new DeadlineWatch(100)
     const [first, second] = [some(), some()]
-    watch.begin(first)
-    watch.end(first)
+    watch.end(watch.begin(first.late))
     await pass(60)
-    watch.begin(second)
+    watch.begin(second.late)
     const began = time.now
     await pass(1_000)
     expect([first.told, second.told]).to.deep.equal([[], [began + 100]])
@@ -56,14 +55,11 @@ describe('deadline watch', () => {
   it('bears that one ends another, or begins anew, when told', async () => {
     const watch = new DeadlineWatch(100)
     const [other, again] = [some(), some()]
-    const meddler = {
-      late: () => {
-        watch.end(other)
-        watch.begin(again)
-      },
-    }
-    watch.begin(meddler)
-    watch.begin(other)
+    watch.begin(() => {
+      watch.end(otherOne)
+      watch.begin(again.late)
+    })
+    const otherOne = watch.begin(other.late)
     const began = time.now
     await pass(1_000)
     expect([other.told, again.told]).to.deep.equal([[], [began + 200]])
