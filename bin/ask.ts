@@ -3,9 +3,12 @@ import { confirm, isCancel } from '@clack/prompts'
 import { InvalidOption } from '../lib/index.ts'
 import type { Session } from './session.ts'
 
+/** The person pressed Ctrl-C at the question: nothing was done. */
+export class Declined extends Error {}
+
 /**
  * @returns whether to go on
- * @throws InvalidOption where nobody can be asked
+ * @throws InvalidOption where nobody can be asked; Declined at Ctrl-C
  */
 export async function confirmed({ output, interrupted }: Session, question: string, yes: boolean): Promise<boolean> {
   if (yes) return true
@@ -13,5 +16,6 @@ export async function confirmed({ output, interrupted }: Session, question: stri
     throw new InvalidOption('nobody can be asked here (no terminal): say --yes to go on, or --dry-run to look only')
   const { stderr } = output
   const answer = await confirm({ message: question, initialValue: false, output: stderr, signal: interrupted })
-  return !isCancel(answer) && answer
+  if (isCancel(answer)) throw new Declined('interrupted, nothing was done')
+  return answer
 }

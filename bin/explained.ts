@@ -7,6 +7,7 @@ import {
   StoreUnavailable,
   SurehopError,
 } from '../lib/index.ts'
+import { Declined } from './ask.ts'
 import { EXIT } from './session.ts'
 import { redacted, safeLines } from './text.ts'
 
@@ -20,6 +21,7 @@ export function explained(error: unknown): number {
 }
 
 export function exitCodeOf(error: unknown): number {
+  if (error instanceof Declined) return EXIT.interrupted
   if (error instanceof InvalidOption) return EXIT.usage
   const unreachable = [NotConnected, ConnectionRefused, BrokerTimeout, StoreUnavailable].some((e) => error instanceof e)
   return unreachable ? EXIT.unreachable : EXIT.partly
