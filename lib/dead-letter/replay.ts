@@ -15,8 +15,9 @@ import type { Events } from '../observability/events.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import { MAX_GENERATION, replayCopy, targetOf } from './copies.ts'
 import { type Sent, type SkipReason, skipReason, type Tally, watch, watchArrivals } from './fate.ts'
+import type { Taken } from './leg.ts'
 import { Pace, Window } from './pace.ts'
-import type { Reader, Taken } from './reader.ts'
+import type { Reader } from './reader.ts'
 import { type Letter, queueName } from './story.ts'
 
 /** How letters are sent again. */
