@@ -11,6 +11,7 @@ export interface Link<T> {
   after: Link<T> | undefined
 }
 
+/** Things in the order they were put in; each can leave from anywhere. */
 export class Chain<T> {
   #first: Link<T> | undefined
   #last: Link<T> | undefined

@@ -114,6 +114,11 @@ function unknownOption(where: string, name: string, rules: Rules): InvalidOption
   return new InvalidOption(`${where}: unknown option "${name}", ${hint}`)
 }
 
+/** The options that were given: one that is `undefined` counts as left out. */
+export function given<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T
+}
+
 /** A value on one line, short, for an error message. */
 export function show(value: unknown): string {
   if (value === undefined) return 'nothing'

@@ -12,7 +12,7 @@ import { Closed, ResourceMissing } from './errors.ts'
 import { newMessageId } from './message.ts'
 import { Events } from './observability/events.ts'
 import { type Logger, logEvents } from './observability/log.ts'
-import { checkOptions, either, having, integer, listOf, needed, number, object, text } from './options.ts'
+import { checkOptions, either, given, having, integer, listOf, needed, number, object, text } from './options.ts'
 import { checkProducerOptions, PRODUCER_DEFAULTS, Producer, type ProducerOptions } from './producer/producer.ts'
 import { Publisher } from './producer/publisher.ts'
 import { Declarer } from './topology/declarer.ts'
@@ -56,8 +56,11 @@ const DEFAULTS = {
 
 const MAX_MS = 2_147_483_647
 
+/** So long that a URL is never too long for it: a refusal would show its beginning, password included. */
+const MAX_URL_BYTES = 1_000_000
+
 const RULES = {
-  amqp: needed(either(text(2_000), listOf(text(2_000)))),
+  amqp: needed(either(text(MAX_URL_BYTES), listOf(text(MAX_URL_BYTES)))),
   service: needed(text(128)),
   logger: having('a logger with debug, info, warn and error', 'debug', 'info', 'warn', 'error'),
   tls: object,
@@ -111,7 +114,7 @@ export class Surehop {
   constructor(options: ConnectOptions) {
     this.#options = {
       ...DEFAULTS,
-      ...Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)),
+      ...given(options),
     } as typeof DEFAULTS & ConnectOptions
     this.service = options.service
     this.#events = new Events(newMessageId())
@@ -243,7 +246,7 @@ export class Surehop {
   #producer(options: ProducerOptions): { readonly publisher: Publisher; readonly producer: Producer } {
     checkProducerOptions(options)
     if (this.#closed) throw new Closed('this Surehop instance is closed')
-    const publisher = new Publisher(this.#publish, { ...PRODUCER_DEFAULTS, ...options })
+    const publisher = new Publisher(this.#publish, { ...PRODUCER_DEFAULTS, ...given(options) })
     this.#publishers.add(publisher)
     publisher.start()
     const delayRoute = (ms: number, exchange: string, key: string) => this.#topology().delayRoute(ms, exchange, key)

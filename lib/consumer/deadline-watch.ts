@@ -12,6 +12,7 @@ interface Begun {
 /** What `end()` wants back. */
 export type Watched = Link<Begun>
 
+/** One timer for many deadlines. */
 export class DeadlineWatch {
   readonly ms: number
   readonly #begun = new Chain<Begun>()

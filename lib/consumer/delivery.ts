@@ -49,9 +49,9 @@ export class Epoch {
   }
 }
 
-/** One hand-over by the broker; settled at most once, on its own channel. */
 let made = 0
 
+/** One hand-over by the broker; settled at most once, on its own channel. */
 export class Delivery {
   /** Its name in this process. */
   readonly serial = ++made

@@ -9,6 +9,7 @@ export type Send = (tag: number, multiple: boolean) => void
 /** So many tags acked out of turn are remembered; beyond, acks go out one by one from then on. */
 const OUT_OF_TURN_MAX = 20_000
 
+/** Acks of one channel, gathered where no gap is between them. */
 export class Acks {
   readonly #send: Send
   readonly #schedule: (flush: () => void) => void

@@ -5,7 +5,7 @@
 import { pause, unlessAborted, within } from '../deadline.ts'
 import { BrokerTimeout, ChannelLost, InvalidOption, NotConnected, PublishFailed } from '../errors.ts'
 import { HEADER, newMessageId, type OutgoingMessage } from '../message.ts'
-import { callable, checkOptions, flag, having, integer, needed, number, object, text } from '../options.ts'
+import { callable, checkOptions, flag, given, having, integer, needed, number, object, text } from '../options.ts'
 import { type Schema, validate } from '../schema.ts'
 import type { DelayRoute } from '../topology/delay.ts'
 import { type Encoded, type EncodeOptions, encode } from './encode.ts'
@@ -105,7 +105,7 @@ export class Producer {
   constructor(parts: ProducerParts, options: ProducerOptions) {
     checkProducerOptions(options)
     this.#parts = parts
-    this.#options = { ...PRODUCER_DEFAULTS, ...withoutUndefined(options) }
+    this.#options = { ...PRODUCER_DEFAULTS, ...given(options) }
     const { deadlineMs, mandatory, maxBodyBytes } = this.#options
     this.#defaults = { deadlineMs, mandatory, signal: undefined }
     this.#encoding = { service: parts.service, maxBodyBytes }
@@ -234,10 +234,6 @@ function checkTarget(what: string, name: string, min = 0): void {
       ),
     },
   )
-}
-
-function withoutUndefined<T extends object>(options: T): T {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T
 }
 
 function notSent(exchange: string, message: OutgoingMessage, cause: unknown, { signal }: SendOptions): Error {
