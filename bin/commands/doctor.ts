@@ -1,6 +1,13 @@
 /** `surehop doctor`: is everything there, and set up as it should be? Declares nothing that is not there. */
 import type { Command } from 'commander'
-import { archiveQueueOf, deadQueueOf, TopologyMismatch, workQueueTopology } from '../../lib/index.ts'
+import {
+  archiveQueueOf,
+  deadQueueOf,
+  type Queue,
+  type Surehop,
+  TopologyMismatch,
+  workQueueTopology,
+} from '../../lib/index.ts'
 import { sessionCommand } from '../command.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { plural, redacted, safe } from '../text.ts'
@@ -70,13 +77,13 @@ async function queueFindings({ surehop }: Session, name: string): Promise<Findin
       findings.push({ ok: false, subject: queue.name, text: 'does not exist; its consumer declares it when it starts' })
       continue
     }
-    const mismatch = await surehop.declare({ queues: [queue] }).then(() => undefined, mismatchOf)
+    const { mismatch, chosen } = await compare(surehop, queue)
     const idle = queue.name === name && status.consumers === 0 ? ', nobody consumes it' : ''
     const counts = `${plural(status.messages, 'message')}, ${plural(status.consumers, 'consumer')}`
     findings.push({
       ok: mismatch === undefined && idle === '',
       subject: queue.name,
-      text: `${mismatch ?? 'arguments as declared'}; ${counts}${idle}${hint(name, queue.name, status.messages)}`,
+      text: `${mismatch ?? `arguments as declared${chosen}`}; ${counts}${idle}${hint(name, queue.name, status.messages)}`,
     })
   }
   return findings
@@ -87,7 +94,21 @@ function hint(queue: string, name: string, messages: number): string {
   return name === deadQueueOf(queue) ? ` (see: surehop dead groups ${queue})` : ''
 }
 
-function mismatchOf(error: unknown): string {
-  if (error instanceof TopologyMismatch) return error.message
-  throw error
+/** What a consumer may choose when it first declares its queue; the broker tells one difference at a time. */
+const CHOICES = ['x-max-length', 'x-max-length-bytes', 'x-single-active-consumer']
+
+async function compare(surehop: Surehop, queue: Queue): Promise<{ mismatch?: string; chosen: string }> {
+  const chosen: Record<string, number | boolean> = {}
+  for (;;) {
+    try {
+      await surehop.declare({ queues: [{ ...queue, arguments: { ...queue.arguments, ...chosen } }] })
+      const said = Object.entries(chosen).map(([name, value]) => `${name} = ${value}`)
+      return { chosen: said.length > 0 ? `, with ${said.join(', ')}` : '' }
+    } catch (error) {
+      if (!(error instanceof TopologyMismatch)) throw error
+      const { argument, actual } = error
+      if (!CHOICES.includes(argument) || argument in chosen) return { mismatch: error.message, chosen: '' }
+      chosen[argument] = argument === 'x-single-active-consumer' ? actual === 'true' : Number(actual)
+    }
+  }
 }
