@@ -9,6 +9,7 @@
  * ended, nothing is published; a lost channel or lease never makes this process run a message beside a handler of it that still runs.
  * Does NOT promise that a handler ends: one that ignores its signal after `handlerTimeoutMs` goes on beside the next attempt.
  */
+import { setMaxListeners } from 'node:events'
 import { Closed, HandlerTimeout, InvalidOption } from '../errors.ts'
 import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
 import type { Producer, PublishOptions } from '../producer/producer.ts'
@@ -50,6 +51,7 @@ export class Active {
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController()
+      setMaxListeners(0, this.#controller.signal)
       const reason = this.#over
       if (reason) this.#controller.abort(reason)
     }

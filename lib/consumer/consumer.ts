@@ -7,6 +7,7 @@
  * channel; close() stops taking, lets running handlers finish, hands the rest back. Emits consumer.state and the message.* events.
  * Does NOT promise order, but per key with `orderBy`, and over several instances only with `singleActiveConsumer`.
  */
+import { setMaxListeners } from 'node:events'
 import type { Channel } from 'amqplib'
 import { ChannelKeeper } from '../connection/channel-keeper.ts'
 import type { Connection } from '../connection/connection.ts'
@@ -62,6 +63,7 @@ export class Consumer {
     const { connection, queue, guard } = parts
     this.#parts = parts
     this.queue = queue
+    setMaxListeners(0, this.#closing.signal)
     this.#inFlight = new InFlight(parts.concurrency)
     this.#processor = new Processor({
       ...parts.processor,

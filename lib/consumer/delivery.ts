@@ -7,6 +7,7 @@
  * Promises: settled at most once, and only on its own channel while that is open. (A tag acked on another channel acks a
  * different message there.)
  */
+import { setMaxListeners } from 'node:events'
 import type { Channel } from 'amqplib'
 import type { RawDelivery } from '../message.ts'
 
@@ -17,6 +18,8 @@ export class Epoch {
 
   constructor(channel: Channel) {
     this.#channel = channel
+    // Every delivery that waits listens, as many as prefetch allows.
+    setMaxListeners(0, this.#lost.signal)
     channel.once('close', () => this.end(undefined))
   }
 

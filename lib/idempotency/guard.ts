@@ -202,8 +202,11 @@ export class StoreGuard implements Guard {
   }
 
   async #untilClaimable(givenUp: AbortSignal): Promise<void> {
-    const given = new Promise<void>((resolve) => givenUp.addEventListener('abort', () => resolve(), { once: true }))
-    while (this.#outage && !givenUp.aborted) await Promise.race([this.#outage.over.promise, given])
+    const stop = deferred()
+    const end = () => stop.resolve()
+    givenUp.addEventListener('abort', end, { once: true })
+    while (this.#outage && !givenUp.aborted) await Promise.race([this.#outage.over.promise, stop.promise])
+    givenUp.removeEventListener('abort', end)
     await pause(this.#claimsFrom - performance.now(), givenUp)
   }
 

@@ -210,6 +210,27 @@ describe('consumer: order', function () {
     expect(await log.reaches(4)).to.deep.equal(['a1', 'b1', 'c1', 'a2'])
   })
 
+  it('lets any number of messages wait in place without a warning of a leak', async () => {
+    const queue = uniqueQueue()
+    const surehop = await connected()
+    const warnings: string[] = []
+    const note = ({ name }: Error) => void warnings.push(name)
+    process.on('warning', note)
+    const log = new Tally<number>()
+    const retry = { attempts: 2, backoff: fixed({ delayMs: 1_000 }) }
+    await surehop.consume(queue, { orderBy: ({ messageId }) => messageId, prefetch: 60, retry }, (_, { attempt }) => {
+      log.add(attempt)
+      if (attempt === 1) throw new Error('not yet')
+    })
+    await surehop.producer().publishMany(
+      '',
+      Array.from({ length: 50 }, (_, body) => ({ routingKey: queue, body })),
+    )
+    await log.reaches(100)
+    process.off('warning', note)
+    expect(warnings).to.deep.equal([])
+  })
+
   it('lets the next message of a key pass when one is dead-lettered', async () => {
     const queue = uniqueQueue()
     const surehop = await connected()
