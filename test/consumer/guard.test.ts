@@ -1,0 +1,166 @@
+// The consumer's side of idempotency, against a store on command: when it asks, when it tells that leases are lost, when it waits.
+
+import { expect } from 'chai'
+import type { RunEnding } from '../../lib/consumer/handler.ts'
+import { LeaseLost, StoreUnavailable } from '../../lib/errors.ts'
+import { StoreGuard } from '../../lib/idempotency/guard.ts'
+import type { IdempotencyStore } from '../../lib/idempotency/idempotency.ts'
+import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
+import { Events } from '../../lib/observability/events.ts'
+import { run } from './fakes.ts'
+import { VirtualTime } from './virtual-time.ts'
+
+const LEASE_MS = 3_000
+const HOUR_MS = 3_600_000
+const COMPLETED: RunEnding = { state: 'completed' }
+
+/** A store that notes what it is asked, and is down on command. */
+class Store {
+  readonly asked: string[] = []
+  readonly memory = new MemoryIdempotencyStore()
+  down = false
+  lapsed = false
+
+  get asStore(): IdempotencyStore {
+    const ask = <T>(what: string, answer: () => Promise<T>): Promise<T> => {
+      this.asked.push(this.down ? `${what} (down)` : what)
+      return this.down ? Promise.reject(new StoreUnavailable('down')) : answer()
+    }
+    const { memory } = this
+    return {
+      claim: (scope, owner, claims) => ask(`claim ${claims.length}`, () => memory.claim(scope, owner, claims)),
+      settle: (scope, owner, ends) => ask(`settle ${ends.length}`, () => memory.settle(scope, owner, ends)),
+      renew: async (scope, owner, options) => {
+        const held = await ask(options?.leave ? 'leave' : 'renew', () => memory.renew(scope, owner, options))
+        return this.lapsed ? 'lapsed' : held
+      },
+      look: (scope, ids) => memory.look(scope, ids),
+      check: async () => [],
+      close: async () => {},
+    }
+  }
+}
+
+describe('guard', () => {
+  let time: VirtualTime
+  let store: Store
+  let guard: StoreGuard
+  let lost: Error[]
+
+  beforeEach(async () => {
+    time = new VirtualTime(1)
+    time.install()
+    store = new Store()
+    lost = []
+    const scope = { name: 'work', retentionMs: HOUR_MS, leaseMs: LEASE_MS, maxStarts: 3 }
+    guard = new StoreGuard({ store: store.asStore, scope, events: new Events('test'), running: () => 0 })
+    guard.onLeasesLost((reason) => lost.push(reason))
+    await guard.start()
+  })
+
+  afterEach(async () => {
+    store.down = false
+    const closed = guard.close().then(() => true)
+    let done = false
+    void closed.then(() => {
+      done = true
+    })
+    await time.pass(() => done, time.now + HOUR_MS)
+    time.uninstall()
+  })
+
+  const pass = (ms: number) => time.pass(() => false, time.now + ms)
+
+  it('asks for all that came together at once, and records it so', async () => {
+    const runs = Array.from({ length: 20 }, (_, n) => run({ id: `m${n}`, fencingToken: undefined }))
+    const admissions = await Promise.all(runs.map((one) => guard.admit(one)))
+    expect(new Set(admissions.map((admission) => admission?.admit))).to.deep.equal(new Set(['run']))
+    expect(await Promise.all(runs.map((one) => guard.end(one, COMPLETED)))).to.deep.equal(runs.map(() => 'recorded'))
+    expect(store.asked).to.deep.equal(['claim 20', 'settle 20'])
+  })
+
+  it('renews three times per lease, however many messages it holds', async () => {
+    await Promise.all(Array.from({ length: 5 }, (_, n) => guard.admit(run({ id: `m${n}`, fencingToken: undefined }))))
+    store.asked.length = 0
+    await pass(LEASE_MS + 10)
+    expect(store.asked).to.deep.equal(['renew', 'renew', 'renew'])
+    expect(lost).to.deep.equal([])
+  })
+
+  it('tells once that its leases are lost when it was frozen for longer than a lease, and works on', async () => {
+    time.now += LEASE_MS * 2
+    store.lapsed = true
+    await pass(10)
+    store.lapsed = false
+    await pass(LEASE_MS * 2)
+    expect(lost).to.have.length(1)
+    expect(lost[0]).to.be.instanceOf(LeaseLost)
+    expect((await guard.admit(run({ fencingToken: undefined })))?.admit).to.equal('run')
+  })
+
+  it('tells each time the store says that it came too late', async () => {
+    store.lapsed = true
+    await pass(LEASE_MS + 10)
+    expect(lost).to.have.length(3)
+  })
+
+  it('tells that its leases are lost once per outage that outlasts them, and not in a shorter one', async () => {
+    store.down = true
+    await pass(LEASE_MS / 2)
+    store.down = false
+    await pass(LEASE_MS)
+    expect(lost).to.deep.equal([])
+    store.down = true
+    await pass(LEASE_MS * 4)
+    expect(lost).to.have.length(1)
+    expect(guard.problem).to.match(/nothing is run: down/)
+    store.down = false
+    await pass(LEASE_MS)
+    expect([lost.length, guard.problem]).to.deep.equal([1, undefined])
+  })
+
+  it('claims nothing after a long outage before all had the time to renew and record, and records at once', async () => {
+    const held = run({ id: 'held', fencingToken: undefined })
+    await guard.admit(held)
+    store.down = true
+    const ended = guard.end(held, COMPLETED)
+    await pass(LEASE_MS * 3)
+    const admitted = guard.admit(run({ id: 'next', fencingToken: undefined }))
+    store.asked.length = 0
+    store.down = false
+    await pass(LEASE_MS - 500)
+    expect(store.asked).to.include.members(['renew', 'settle 1'])
+    expect(store.asked).to.not.include('claim 1')
+    expect(await ended).to.equal('recorded')
+    await pass(LEASE_MS)
+    expect((await admitted)?.admit).to.equal('run')
+  })
+
+  it('lets go of whoever waits for admission when it is halted, and still records', async () => {
+    const held = run({ id: 'held', fencingToken: undefined })
+    await guard.admit(held)
+    store.down = true
+    const waiting = guard.admit(run({ id: 'waits', fencingToken: undefined }))
+    await pass(50)
+    guard.halt()
+    expect(await waiting).to.equal(undefined)
+    expect(await guard.admit(run({ id: 'late' }))).to.equal(undefined)
+    store.down = false
+    const ended = guard.end(held, COMPLETED)
+    await pass(3_000)
+    expect(await ended).to.equal('recorded')
+  })
+
+  it('leaves when it closes, and lets go of what could not be recorded', async () => {
+    const held = run({ id: 'held', fencingToken: undefined })
+    await guard.admit(held)
+    store.down = true
+    const ended = guard.end(held, COMPLETED)
+    await pass(50)
+    const closing = guard.close()
+    await pass(3_000)
+    await closing
+    expect(await ended).to.equal(undefined)
+    expect(store.asked.at(-1)).to.equal('leave (down)')
+  })
+})
