@@ -99,6 +99,7 @@ export class Consumer {
   /** @throws what declaring, the store's check or the first consume failed with; nothing is left open then */
   async start(): Promise<void> {
     try {
+      this.#parts.declarer.forget(this.queue)
       await this.#parts.declarer.declare(this.#parts.topology)
       await this.#parts.guard?.start()
       await this.#keeper.start()

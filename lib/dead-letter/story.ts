@@ -3,12 +3,13 @@
  * so every field is checked for its type and bounded, and what a letter says is for display, filters and a checked replay only.
  *
  * A letter was put here by a consumer of ours (story in `surehop-` headers), by the broker itself (`x-death`: delivery limit,
- * rejected, expired, length limit), or by somebody unknown (published straight to the queue). Where the broker's word and
+ * rejected, expired, length limit; or `undeliverable`: what it was to arrive at after a delay was gone), or by somebody unknown (published straight to the queue). Where the broker's word and
  * the headers are both present, the broker's counts: it acted last, and consumers of ours strip it.
  */
 import { createHash } from 'node:crypto'
 import { MAX_COUNT } from '../consumer/decode.ts'
 import { HEADER, HEADER_PREFIX, isBrokerHeader, type RawDelivery } from '../message.ts'
+import { DELAY_PREFIX } from '../topology/delay.ts'
 
 /** A dead letter as lists show it: everything but its body. */
 export interface Letter {
@@ -58,7 +59,8 @@ export interface Letter {
 /** The broker's word on why it moved a message. */
 export interface Death {
   readonly reason: string
-  readonly queue: string
+  /** The queue it left; for one that had waited in the delay, the queue it was to arrive at, if any. */
+  readonly queue: string | undefined
   readonly at: Date | undefined
   readonly exchange: string | undefined
   readonly routingKey: string | undefined
@@ -103,12 +105,14 @@ export function lastDeath(headers: Values): Death | undefined {
   if (typeof entry !== 'object' || entry === null) return undefined
   const { reason, queue, time, exchange, 'routing-keys': keys } = entry as Values
   if (shortText(queue) === undefined) return undefined
+  const routingKey = Array.isArray(keys) ? text(keys[0]) : undefined
+  const delayed = shortText(queue)!.startsWith(DELAY_PREFIX)
   return {
-    reason: shortText(reason) ?? 'unknown',
-    queue: shortText(queue)!,
+    reason: delayed ? 'undeliverable' : (shortText(reason) ?? 'unknown'),
+    queue: delayed ? (headers[HEADER.deliverTo] === undefined ? routingKey : undefined) : shortText(queue),
     at: brokerTime(time),
     exchange: typeof exchange === 'string' ? exchange : undefined,
-    routingKey: Array.isArray(keys) && typeof keys[0] === 'string' ? keys[0] : undefined,
+    routingKey,
   }
 }
 

@@ -34,10 +34,11 @@ export class Declarer {
     return turn
   }
 
-  /** Declares everything again when next asked for: something was deleted under us. */
-  forget(): void {
-    this.#done.clear()
+  /** Declares everything again when next asked for: something was deleted under us. With a queue: all that concerns it. */
+  forget(queue?: string): void {
     this.#routes.clear()
+    if (queue === undefined) this.#done.clear()
+    for (const step of this.#done) if (step.includes(`queue "${queue}`)) this.#done.delete(step)
   }
 
   /** Declares what a delayed message needs and answers where to publish it. */

@@ -12,7 +12,7 @@
  *
  * The last hop must find a queue whatever happened meanwhile: at-least-once dead-lettering repeats an unroutable message for
  * ever, and 32 of them block their level for everybody (measured). So what was to go to a queue or exchange that is gone ends in
- * `surehop.delay.undeliverable`; and what arrives at an exchange also goes to a sink of length one, since an exchange without a
+ * `surehop.undeliverable.dead`; and what arrives at an exchange also goes to a sink of length one, since an exchange without a
  * matching binding would block just so. An event that no queue wants when it arrives is dropped, as undelayed ones are.
  *
  * Promises: never early; four significant bits, rounded up (at most 12.5 % late), so at most four hops; every hop
@@ -21,7 +21,7 @@
  */
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { HEADER } from '../message.ts'
-import { NO_DELIVERY_LIMIT } from './queues.ts'
+import { deadQueueOf, NO_DELIVERY_LIMIT } from './queues.ts'
 import type { Binding, Exchange, Queue, Topology } from './topology.ts'
 
 /** One unit of delay, ms: the TTL of level 0. */
@@ -31,12 +31,14 @@ export const SIGNIFICANT_BITS = 4
 /** The highest level; 2^25 units are 38 days. */
 export const TOP_LEVEL = 24
 
-const TO_QUEUE = 'surehop.delay.to-queue'
-const TO_EXCHANGE = 'surehop.delay.to-exchange'
-/** What arrived for a queue or exchange that is gone: kept here, with where it was to go in its headers. */
-export const UNDELIVERABLE = 'surehop.delay.undeliverable'
+/** The names of everything here begin so, but for the dead letters. */
+export const DELAY_PREFIX = 'surehop.delay.'
+/** What arrived for a queue or exchange that is gone: dead letters of no queue, for `surehop dead ... surehop.undeliverable`. */
+export const UNDELIVERABLE = deadQueueOf('surehop.undeliverable')
+const TO_QUEUE = `${DELAY_PREFIX}to-queue`
+const TO_EXCHANGE = `${DELAY_PREFIX}to-exchange`
 /** Takes a copy of what arrives for an exchange, and drops it: see below. */
-const SINK = 'surehop.delay.sink'
+const SINK = `${DELAY_PREFIX}sink`
 /** Where level 0 leads: below it nothing is left to wait. */
 const BELOW = -1
 
@@ -152,7 +154,7 @@ function levelBindings(level: number): Binding[] {
 }
 
 function levelName(level: number): string {
-  return `surehop.delay.${levelWord(level)}`
+  return DELAY_PREFIX + levelWord(level)
 }
 
 function levelHeader(level: number): string {

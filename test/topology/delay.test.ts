@@ -122,7 +122,7 @@ describe('delays', () => {
       fc.property(delays, fc.constantFrom('', 'others', 'gone'), (delayMs, exchange) => {
         const { queues } = journey(WHOLE, delayRoute(delayMs, exchange, 'nobody'))
         expect(queues).not.empty
-        if (exchange !== 'others') expect(queues).include('surehop.delay.undeliverable')
+        if (exchange !== 'others') expect(queues).include('surehop.undeliverable.dead')
       }),
     )
   })
