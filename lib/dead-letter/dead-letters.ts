@@ -193,22 +193,27 @@ export class DeadLetters {
     if (!options.dryRun) await this.#declare()
     let letters = 0
     let line = 0
-    let open: Promise<unknown>[] = []
-    for await (const text of linesOf(source)) {
-      line++
-      if (options.signal?.aborted) break
-      if (text.trim() === '') continue
-      open.push(this.#import(text, line, options.dryRun === true))
-      if (open.length >= IMPORT_WINDOW) letters += await settledAll(open.splice(0))
+    const open: Promise<unknown>[] = []
+    try {
+      for await (const text of linesOf(source)) {
+        line++
+        if (options.signal?.aborted) break
+        if (text.trim() === '') continue
+        const copy = imported(text, line, deadQueueOf(this.queue))
+        open.push(options.dryRun ? Promise.resolve() : this.#import(copy))
+        if (open.length >= IMPORT_WINDOW) letters += await settledAll(open.splice(0))
+      }
+    } finally {
+      await Promise.allSettled(open)
     }
-    letters += await settledAll(open)
-    open = []
-    return { letters }
+    return { letters: letters + (await settledAll(open)) }
   }
 
-  async #import(text: string, line: number, dryRun: boolean): Promise<void> {
-    const copy = imported(text, line, deadQueueOf(this.queue))
-    if (!dryRun) await this.#parts.publisher.publish(copy, PUBLISH)
+  /** Its failure is asked for later, perhaps after a wait for the source: a rejection unheard meanwhile would end the process. */
+  #import(copy: Encoded): Promise<unknown> {
+    const sent = this.#parts.publisher.publish(copy, PUBLISH)
+    sent.catch(() => {})
+    return sent
   }
 
   async *#selected(selection: Selection, archive = false): AsyncGenerator<Selected> {

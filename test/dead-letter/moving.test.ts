@@ -152,6 +152,22 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(await bench.count()).to.equal(1)
   })
 
+  it('tells a mistake to the caller also when the source is slow, after the lines before it and none behind', async () => {
+    await bench.bury(1)
+    const [line = ''] = await all(bench.letters().exportTo())
+    async function* slowly() {
+      yield `${line}{bad\n${line}`
+      await new Promise((resolve) => setImmediate(resolve))
+      yield line
+    }
+    const error = await bench
+      .letters()
+      .importFrom(slowly())
+      .catch((e: Error) => e)
+    expect((error as Error).message).to.match(/line 2: no JSON/)
+    expect(await bench.count()).to.equal(2)
+  })
+
   it('keeps the identity and story of a line without a broker', () => {
     const raw = {
       content: Buffer.from('{"n":1}'),
