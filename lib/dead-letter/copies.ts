@@ -6,7 +6,7 @@ import { MAX_COUNT } from '../consumer/decode.ts'
 import { InvalidOption } from '../errors.ts'
 import { forwardedProperties, type HeaderChanges } from '../forward.ts'
 import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
-import type { Encoded } from '../producer/encode.ts'
+import { type Encoded, fieldTable } from '../producer/encode.ts'
 import { generationOf, identityOf, lastDeath, queueName, readLetter } from './story.ts'
 
 /** What a consumer writes into a letter; a replayed message starts anew without it. */
@@ -71,13 +71,13 @@ export interface LetterEdit {
 
 /**
  * The edited letter, of a newer generation: consumers refuse another body under a known id, except for a newer generation.
- * @throws InvalidOption
+ * @throws InvalidOption; MessageInvalid for a header that AMQP cannot carry
  */
 export function editedCopy(raw: RawDelivery, dead: string, edit: LetterEdit): Encoded {
   const generation = nextGeneration(raw)
   const editedFrom = `${readLetter(raw).id}#${generationOf(raw)}`
   const story = { ...toldStory(raw), [HEADER.generation]: generation, [HEADER.editedFrom]: editedFrom.slice(0, 300) }
-  const base = copy(raw, dead, { ...story, ...edit.headers })
+  const base = copy(raw, dead, { ...story, ...fieldTable(edit.headers ?? {}) })
   const content = edit.body === undefined ? raw.content : bytesOf(edit.body)
   const changed = Object.entries({ ...base.properties, ...edit.properties }).filter(([, value]) => value !== undefined)
   const properties = Object.fromEntries(changed) as unknown as WireProperties

@@ -153,7 +153,7 @@ export class DeadLetters {
   /**
    * Replaces a letter by an edited one of a newer generation, and moves the original to the archive once the broker has
    * confirmed the edited one. Of several letters with this id the newest is edited.
-   * @throws ResourceMissing for no such letter; InvalidOption, PublishFailed: the original is untouched
+   * @throws ResourceMissing for no such letter; InvalidOption, MessageInvalid, PublishFailed: the original is untouched
    */
   async edit(id: string, edit: LetterEdit): Promise<FullLetter> {
     checkEdit(edit)

@@ -6,7 +6,7 @@
 import { InvalidOption, MessageInvalid, textOf } from '../errors.ts'
 import { forwardedProperties } from '../forward.ts'
 import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
-import { type Encoded, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
+import { type Encoded, fieldTable, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
 import { restoredCopy } from './copies.ts'
 import { readLetter } from './story.ts'
 
@@ -124,7 +124,7 @@ function headersOf(given: Record<string, unknown>): Record<string, unknown> {
   for (const name of Object.keys(headers))
     if (Buffer.byteLength(name) > 128) throw wrong('headers', 'expected names of at most 128 bytes')
   if (headerBytes(headers) > MAX_HEADER_BYTES) throw wrong('headers', `expected at most ${MAX_HEADER_BYTES} bytes`)
-  return headers
+  return fieldTable(headers)
 }
 
 /** What JSON has no word for: bytes and big integers. (amqplib's `{'!': type, value}` passes as it is.) */

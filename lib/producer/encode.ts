@@ -140,12 +140,17 @@ function userHeaders(headers: object): Record<string, unknown> {
   return fieldTable(out)
 }
 
-/** What amqplib would encode as an empty or numbered table is given its AMQP type. */
-function fieldTable(table: object): Record<string, unknown> {
+/**
+ * What amqplib would encode as an empty or numbered table is given its AMQP type.
+ * @throws MessageInvalid for what AMQP has no value for; the broker would close the whole connection over an infinite number
+ */
+export function fieldTable(table: object): Record<string, unknown> {
   return Object.fromEntries(Object.entries(table).map(([name, value]) => [name, fieldValue(name, value)]))
 }
 
 function fieldValue(name: string, value: unknown): unknown {
+  if (typeof value === 'number' && !Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
+  if (typeof value === 'bigint') return int64(name, value)
   if (value instanceof Date) return { '!': 'timestamp', value: seconds(name, value) }
   if (Buffer.isBuffer(value)) return value
   if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
@@ -153,10 +158,19 @@ function fieldValue(name: string, value: unknown): unknown {
   return typeof value === 'object' && value !== null ? fieldTable(value) : value
 }
 
+function int64(name: string, value: bigint): object {
+  if (BigInt.asIntN(64, value) === value) return { '!': 'int64', value }
+  throw noHeader(name, 'an integer of at most 64 bits', value)
+}
+
 function seconds(name: string, date: Date): number {
   const value = Math.floor(date.getTime() / 1_000)
   if (value >= 0) return value
-  throw new MessageInvalid(`headers.${name}`, `expected header "${name}" to be a date since 1970, got ${String(date)}`)
+  throw noHeader(name, 'a date since 1970', date)
+}
+
+function noHeader(name: string, expected: string, value: unknown): MessageInvalid {
+  return new MessageInvalid(`headers.${name}`, `expected header "${name}" to be ${expected}, got ${String(value)}`)
 }
 
 function checkHeaderName(name: string): void {

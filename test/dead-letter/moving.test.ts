@@ -140,6 +140,7 @@ describe('dead letters: discard, restore, edit, export, import', function () {
       [JSON.stringify({ ...good, properties: { messageId: 5 } }), /line 3: properties.messageId: expected a text/],
       [JSON.stringify({ ...good, body: undefined, bodyBase64: '***' }), /line 3: bodyBase64: expected base64/],
       [JSON.stringify({ ...good, headers: { big: 'x'.repeat(70_000) } }), /line 3: headers: expected at most/],
+      ['{"surehop":1,"properties":{},"headers":{"big":1e999},"body":1}', /line 3: .*a finite number/],
     ]
     for (const [bad, expected] of cases) {
       const error = await bench

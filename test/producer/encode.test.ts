@@ -104,6 +104,14 @@ describe('encode', () => {
     expect(refusal({ body: 1, headers: { at: new Date(Number.NaN) } }).path).equal('headers.at')
   })
 
+  it('refuses numbers that AMQP has no value for, which would cost the whole connection, and carries big integers', () => {
+    for (const odd of [Number.POSITIVE_INFINITY, Number.NaN, 2n ** 63n])
+      for (const headers of [{ odd }, { odd: [odd] }, { a: { odd } }, { odd: { '!': 'double', value: odd } }])
+        expect(refusal({ body: 1, headers }).path).match(/^headers\./)
+    const { headers } = encoded({ body: 1, headers: { big: 2n ** 63n - 1n } }).properties
+    expect(headers['big']).deep.equal({ '!': 'int64', value: 2n ** 63n - 1n })
+  })
+
   it('keeps reserved header names to itself', () => {
     for (const name of ['surehop-attempt', 'x-death', 'x-delivery-count', 'x-first-death-queue', 'transaction_id'])
       expect(refusal({ body: 1, headers: { [name]: 1 } }).path, name).equal(`headers.${name}`)

@@ -310,6 +310,7 @@ describe('publish', () => {
       { body: Buffer.alloc(10_001) },
       { body, headers: { big: 'x'.repeat(61 * 1024) } },
       { body, headers: { odd: (() => {}) as unknown as string } },
+      { body, headers: { odd: Number.POSITIVE_INFINITY } },
       { body, messageId: 'a\uD800' },
       { body: undefined },
     ]
