@@ -138,7 +138,7 @@ export class Surehop {
   /**
    * Consumes a queue: declares it with its dead letters, archive and delays, and runs `handler` for each message. Resolves when
    * the broker has accepted the consumer.
-   * @throws InvalidOption, TopologyMismatch, PermissionRefused, StoreUnavailable, NotConnected; nothing is left open then
+   * @throws InvalidOption, TopologyMismatch, PermissionRefused, StoreUnavailable, NotConnected, Closed; nothing is left open then
    */
   async consume<Body = unknown>(
     queue: string,
@@ -157,9 +157,11 @@ export class Surehop {
       drainMs: this.#options.drainMs,
     }
     const consumer = createConsumer(queue, options, handler, around)
-    await this.#consume!.ready(this.#options.connectTimeoutMs)
+    for (const before of this.#consumers) if (before.isClosed) this.#consumers.delete(before)
+    // Before the first wait: a close() meanwhile must find it.
     this.#consumers.add(consumer)
     try {
+      await this.#consume!.ready(this.#options.connectTimeoutMs)
       await consumer.start()
     } catch (error) {
       this.#consumers.delete(consumer)

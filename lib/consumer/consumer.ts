@@ -91,6 +91,11 @@ export class Consumer {
     )
   }
 
+  /** True once `close()` has ended. */
+  get isClosed(): boolean {
+    return this.#state === 'closed'
+  }
+
   /** Handlers that run now. */
   get running(): number {
     return this.#inFlight.running
@@ -99,6 +104,7 @@ export class Consumer {
   /** @throws what declaring, the store's check or the first consume failed with; nothing is left open then */
   async start(): Promise<void> {
     try {
+      this.#closing.signal.throwIfAborted()
       this.#parts.declarer.forget(this.queue)
       await this.#parts.declarer.declare(this.#parts.topology)
       await this.#parts.guard?.start()

@@ -19,6 +19,24 @@ describe('consumer: closing', function () {
   this.timeout(60_000)
   afterEach(closeAll)
 
+  it('a consumer still being opened while close() waits for another one ends with it', async () => {
+    const [queue, late] = [uniqueQueue(), uniqueQueue()]
+    const surehop = await connected()
+    const [started, finish] = [latch(), latch()]
+    await surehop.consume(queue, {}, async () => {
+      started.resolve()
+      await finish.promise
+    })
+    await surehop.producer().send(queue, { body: {} })
+    await started.promise
+    const opening = surehop.consume(late, { idempotency: inbox() }, () => {}).catch((error: Error) => error)
+    const closing = surehop.close()
+    expect(await opening).to.include({ code: 'CLOSED' })
+    finish.resolve()
+    await closing
+    expect(surehop.health().reasons.join()).not.to.contain(late)
+  })
+
   it('finishes what runs, starts nothing more, and hands the rest to another consumer', async () => {
     const [queue, store] = [uniqueQueue(), inbox()]
     const [started, finish] = [new Tally<number>(), latch()]
