@@ -27,6 +27,8 @@ export const HEADER = {
   deadAt: 'surehop-dead-at',
   editedFrom: 'surehop-edited-from',
   discardedAt: 'surehop-discarded-at',
+  /** Published by a handler in the name of its message: a repeated run may give it another body, and the first one counts. */
+  derived: 'surehop-derived',
   deliverTo: 'surehop-deliver-to',
   /** Names one publish of a message that has no message id, so that the broker's return can be told from others. */
   publishId: 'surehop-publish-id',

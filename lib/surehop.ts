@@ -146,7 +146,7 @@ export class Surehop {
     handler: Handler<Body>,
   ): Promise<Consumer> {
     const declarer = this.#topology()
-    this.#inner ??= this.#producer({})
+    this.#inner ??= this.#producer({}, true)
     const { service } = this
     const around = {
       connection: this.#consume!,
@@ -176,7 +176,7 @@ export class Surehop {
    */
   deadLetters(queue: string, options: DeadLettersOptions = {}): DeadLetters {
     const declarer = this.#topology()
-    this.#inner ??= this.#producer({})
+    this.#inner ??= this.#producer({}, true)
     const { publisher } = this.#inner
     return new DeadLetters(queue, options, {
       connection: this.#consume!,
@@ -245,14 +245,14 @@ export class Surehop {
     this.#stopLogs()
   }
 
-  #producer(options: ProducerOptions): { readonly publisher: Publisher; readonly producer: Producer } {
+  #producer(options: ProducerOptions, derived = false): { readonly publisher: Publisher; readonly producer: Producer } {
     checkProducerOptions(options)
     if (this.#closed) throw new Closed('this Surehop instance is closed')
     const publisher = new Publisher(this.#publish, { ...PRODUCER_DEFAULTS, ...given(options) })
     this.#publishers.add(publisher)
     publisher.start()
     const delayRoute = (ms: number, exchange: string, key: string) => this.#topology().delayRoute(ms, exchange, key)
-    return { publisher, producer: new Producer({ publisher, service: this.service, delayRoute }, options) }
+    return { publisher, producer: new Producer({ publisher, service: this.service, derived, delayRoute }, options) }
   }
 
   #connection(role: string): Connection {

@@ -42,7 +42,8 @@ const TIME_RANGE = [946_684_800_000, 7_258_118_400_000] as const
  */
 export function decode(raw: RawDelivery, options: DecodeOptions): Run {
   const headers = raw.properties.headers ?? {}
-  const digest = options.digests || options.identity === 'digest' ? sha256(raw.content) : undefined
+  const compared = options.digests && headers[HEADER.derived] === undefined
+  const digest = compared || options.identity === 'digest' ? sha256(raw.content) : undefined
   const { id, guarded } = identityOf(raw, headers, digest, options)
   return {
     message: messageOf(raw, headers, id, options),

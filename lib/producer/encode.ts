@@ -39,6 +39,8 @@ const KNOWN: ReadonlySet<string> = new Set([
 export interface EncodeOptions {
   readonly service: string
   readonly maxBodyBytes: number
+  /** The messages are published by handlers, in the name of their own. */
+  readonly derived?: boolean
 }
 
 /** A message ready to go, with its identity at hand. */
@@ -59,6 +61,7 @@ export function encode(exchange: string, message: OutgoingMessage, options: Enco
   if (content.length > options.maxBodyBytes) throw tooLarge(content.length, options.maxBodyBytes)
   const headers: Record<string, unknown> = message.headers ? userHeaders(message.headers) : {}
   headers[HEADER.transactionId] = transactionId
+  if (options.derived) headers[HEADER.derived] = true
   if (message.key !== undefined) headers[HEADER.key] = message.key
   const { type, correlationId, replyTo, body } = message
   const contentType =

@@ -91,6 +91,8 @@ export function checkProducerOptions(options: ProducerOptions): void {
 export interface ProducerParts {
   readonly publisher: Publisher
   readonly service: string
+  /** For the publishes of handlers. */
+  readonly derived: boolean
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
 }
 
@@ -108,7 +110,7 @@ export class Producer {
     this.#options = { ...PRODUCER_DEFAULTS, ...given(options) }
     const { deadlineMs, mandatory, maxBodyBytes } = this.#options
     this.#defaults = { deadlineMs, mandatory, signal: undefined }
-    this.#encoding = { service: parts.service, maxBodyBytes }
+    this.#encoding = { service: parts.service, derived: parts.derived, maxBodyBytes }
   }
 
   /**

@@ -281,7 +281,7 @@ describe('consumer: publishing from a handler', function () {
   this.timeout(60_000)
   afterEach(closeAll)
 
-  it('carries the transaction on, and publishes the same ids when the run is repeated, confirmed before it is completed', async () => {
+  it('carries the transaction on, and publishes the same ids when the run is repeated, whatever the bodies, confirmed before it is completed', async () => {
     const [queue, next, messageId] = [uniqueQueue(), uniqueQueue('next'), v7()]
     const surehop = await connected()
     const ids = new Tally<string>()
@@ -294,7 +294,7 @@ describe('consumer: publishing from a handler', function () {
     const completed = event('message.completed', (data) => data.queue === queue)
     const backoff = { delayMs: () => 0, maxDelayMs: () => 0 }
     await surehop.consume(queue, { idempotency: inbox(), retry: { backoff } }, (_, { send, attempt }) => {
-      void send(next, { body: { n: 1 } })
+      void send(next, { body: { n: 1, attempt } })
       void send(next, { body: { n: 2 } }, { name: 'second' })
       if (attempt === 1) throw new Error('after its publishes')
     })
