@@ -15,7 +15,6 @@ export interface Taken {
   ack(): boolean
 }
 
-/** Reads a queue without taking anything out of it. */
 /** What a leg tells its reader. */
 export interface LegListener {
   took(taken: Taken): void
@@ -23,6 +22,7 @@ export interface LegListener {
   lost(reason: Error): void
 }
 
+/** One stretch of reading, on a channel of its own. */
 export class Leg {
   readonly prefetch: number
   readonly #connection: Connection

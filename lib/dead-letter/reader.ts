@@ -27,6 +27,7 @@ const QUIET_MS = 1_000
 const SETTLE_MS = 2_000
 const SETTLE_PAUSE_MS = 5
 
+/** Reads a queue without taking anything out of it. */
 export class Reader {
   /** Letters there at the start. */
   readonly total: number
