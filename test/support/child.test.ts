@@ -26,7 +26,7 @@ describe('child process', () => {
     await child.next()
     child.send('throw')
     const failure = await child.next().catch((error: Error) => error.message)
-    expect(failure).to.match(/ended \(\d+\) before it said that[^]*as you wish/)
+    expect(failure).to.match(/ended \(\d+\) before it said that.*as you wish/s)
   })
 
   it('leaves no private server behind when it is killed', async () => {

@@ -116,8 +116,14 @@ function withNodeVerbs(server: Server, layout: Layout): RabbitMq {
   return Object.assign(server, {
     ctl: (...args: readonly string[]) => ctl(layout, args),
     nodeFile: join(layout.folder.path, NODE_FILE),
-    freeze: () => freeze().then(() => void (frozen = true)),
-    thaw: () => thaw().then(() => void (frozen = false)),
+    async freeze() {
+      await freeze()
+      frozen = true
+    },
+    async thaw() {
+      await thaw()
+      frozen = false
+    },
     async kill9({ atOnce = false } = {}) {
       if (!atOnce && !frozen) await ctl(layout, ['eval', NAMES_TO_DISK]).catch(() => 'it was down already')
       await kill9()

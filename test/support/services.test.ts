@@ -24,7 +24,7 @@ describe('private RabbitMQ', () => {
     await rabbitmq.start()
     const body = await onChannel(rabbitmq.url, async (channel) => {
       const message = await channel.get('kept', { noAck: true })
-      return message && message.content.toString()
+      return message === false ? undefined : message.content.toString()
     })
     expect(body).to.equal('precious')
   })
