@@ -167,10 +167,11 @@ function messageOf({ properties }: RawDelivery, headers: Values, death: Death | 
   }
 }
 
-/** A queue name that a message may be sent to: a letter of a dead-letter queue must not be sent into such a queue. */
+/** A queue name that a message may be sent to: a letter must not be sent into dead letters, nor past its way into the delay. */
 export function queueName(value: unknown): string | undefined {
   const name = shortText(value)
-  return name === undefined || /\p{Cc}/u.test(name) || /\.(dead|archive)$/.test(name) ? undefined : name
+  const refused = name === undefined || /\p{Cc}|\.(dead|archive)$/u.test(name) || name.startsWith(DELAY_PREFIX)
+  return refused ? undefined : name
 }
 
 /** Over all that is stored of it; equal for equal letters, and the same on every reading. */

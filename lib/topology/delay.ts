@@ -2,17 +2,18 @@
  * Delays without a queue per delay: binary levels, shared by all queues of the vhost (the idea is NServiceBus', "Delayed
  * delivery" of its RabbitMQ transport; the steering is ours).
  *
- *     publish ──▶ level k ──TTL 100·2^k ms──▶ level k-1 or lower ... ──▶ to-queue (direct) ──▶ work queue
- *                                                                 └───▶ to-exchange (headers) ──▶ any exchange
+ *     publish ──▶ enter ──▶ level k ──TTL 100·2^k ms──▶ level k-1 or lower ... ──▶ to-queue (direct) ──▶ work queue
+ *                                                                           └───▶ to-exchange (headers) ──▶ any exchange
  *
  * Level k is a headers exchange and a quorum queue `surehop.delay.<k>`; the queue's TTL is the level's share of the delay.
  * A message says per level, in one small header, whether it waits there, passes, or has arrived. So its routing key stays
  * its own on the whole way, and a delayed publish to a topic exchange reaches other people's bindings unchanged: with the
  * delay in the routing key, as NServiceBus has it, that is impossible.
  *
- * The last hop must find a queue whatever happened meanwhile: at-least-once dead-lettering repeats an unroutable message for
- * ever, and 32 of them block their level for everybody (measured). So what was to go to a queue or exchange that is gone ends in
- * `surehop.undeliverable.dead`; and what arrives at an exchange also goes to a sink of length one, since an exchange without a
+ * A hop must find a queue whatever happened meanwhile: at-least-once dead-lettering repeats an unroutable message for ever, and
+ * 32 of them block their level for everybody (measured). So what was to go to a queue or exchange that is gone, and what somebody
+ * put into a level without our headers, ends in `surehop.undeliverable.dead`. The way in is strict, by an exchange of its own: a
+ * publish that finds its level deleted is returned, and the level is declared anew. What arrives at an exchange also goes to a sink of length one, since an exchange without a
  * matching binding would block just so. An event that no queue wants when it arrives is dropped, as undelayed ones are.
  *
  * Promises: never early; four significant bits, rounded up (at most 12.5 % late), so at most four hops; every hop
@@ -35,6 +36,9 @@ export const TOP_LEVEL = 24
 export const DELAY_PREFIX = 'surehop.delay.'
 /** What arrived for a queue or exchange that is gone: dead letters of no queue, for `surehop dead ... surehop.undeliverable`. */
 export const UNDELIVERABLE = deadQueueOf('surehop.undeliverable')
+/** The way in: an exchange that returns what finds no level. */
+const ENTER = `${DELAY_PREFIX}enter`
+const ENTER_HEADER = `${HEADER.delayLevel}enter`
 const TO_QUEUE = `${DELAY_PREFIX}to-queue`
 const TO_EXCHANGE = `${DELAY_PREFIX}to-exchange`
 /** Takes a copy of what arrives for an exchange, and drops it: see below. */
@@ -78,11 +82,12 @@ export function delayRoute(delayMs: number, exchange: string, routingKey: string
   const units = delayUnits(delayMs)
   const top = topBit(units)
   const lowest = 31 - Math.clz32(units & -units)
-  const headers: Record<string, string> = {}
-  for (let level = top; level >= lowest; level--) headers[levelHeader(level)] = units & (1 << level) ? 'wait' : 'pass'
+  const headers: Record<string, string> = { [ENTER_HEADER]: levelWord(top) }
+  for (let level = top - 1; level >= lowest; level--)
+    headers[levelHeader(level)] = units & (1 << level) ? 'wait' : 'pass'
   headers[levelHeader(lowest - 1)] = exchange === '' ? 'queue' : 'exchange'
   if (exchange !== '') headers[HEADER.deliverTo] = exchange
-  return { exchange: levelName(top), routingKey, headers }
+  return { exchange: ENTER, routingKey, headers }
 }
 
 /** The levels 0..top with everything they lead to. */
@@ -93,11 +98,15 @@ export function delayTopology(top: number): Topology {
       { name: UNDELIVERABLE, type: 'fanout' },
       { name: TO_QUEUE, type: 'direct', alternate: UNDELIVERABLE },
       { name: TO_EXCHANGE, type: 'headers', alternate: UNDELIVERABLE },
-      ...[BELOW, ...levels].map((level): Exchange => ({ name: levelName(level), type: 'headers' })),
+      { name: ENTER, type: 'headers' },
+      ...[BELOW, ...levels].map(
+        (level): Exchange => ({ name: levelName(level), type: 'headers', alternate: UNDELIVERABLE }),
+      ),
     ],
     queues: [...ENDS, ...levels.map(levelQueue)],
     bindings: [
       { source: UNDELIVERABLE, queue: UNDELIVERABLE, routingKey: '' },
+      ...levels.map(entry),
       ...[BELOW, ...levels].flatMap(levelBindings),
     ],
   }
@@ -135,6 +144,11 @@ function levelQueue(level: number): Queue {
       'x-delivery-limit': NO_DELIVERY_LIMIT,
     },
   }
+}
+
+function entry(level: number): Binding {
+  const when = { 'x-match': 'all', [ENTER_HEADER]: levelWord(level) }
+  return { source: ENTER, queue: levelName(level), routingKey: '', arguments: when }
 }
 
 function levelBindings(level: number): Binding[] {

@@ -127,6 +127,22 @@ describe('delays', () => {
     )
   })
 
+  it('are returned on the way in, and kept apart on the way, when a level was deleted', () => {
+    const without = (name: string): Topology => ({ ...WHOLE, bindings: WHOLE.bindings.filter((b) => b.queue !== name) })
+    const route = delayRoute(1_100, '', 'work')
+    expect(queuesFrom(without('surehop.delay.03'), route.exchange, route)).empty
+    expect(journey(without('surehop.delay.01'), route))
+      .include({ waits: 1 })
+      .deep.include({
+        queues: ['surehop.undeliverable.dead'],
+      })
+  })
+
+  it('end apart for a message that came into a level without headers', () => {
+    for (const { name, alternate } of WHOLE.exchanges)
+      if (/^surehop\.delay\.(\d\d|end)$/.test(name)) expect(alternate, name).equal('surehop.undeliverable.dead')
+  })
+
   it('survive the headers of an earlier delay', () => {
     fc.assert(
       fc.property(delays, delays, (first, second) => {

@@ -125,6 +125,27 @@ describe('a delayed message', () => {
     expect((await arrived.of(1))[0]).include({ id: 'fine' })
   })
 
+  it('goes on for everybody although strangers put messages into a level, which are kept apart', async () => {
+    const queue = await wired.queue()
+    const producer = (await wired.surehop()).producer()
+    await producer.send(queue, { body: 1, delayMs: 300 })
+    const id = unique('stray')
+    const strays = Array.from({ length: 40 }, (_, i) => ({
+      body: 1,
+      routingKey: `surehop.delay.0${i % 2}`,
+      messageId: `${id}-${i}`,
+    }))
+    expect((await producer.publishMany('', strays)).every(({ outcome }) => outcome === 'confirmed')).equal(true)
+    const kept: string[] = []
+    await eventually(async () => {
+      kept.push(...(await wired.take(UNDELIVERABLE)).map((m) => m.id))
+      expect(kept.filter((name) => name.startsWith(id))).length(40)
+    })
+    const arrived = await arrivals(queue)
+    await producer.send(queue, { body: 1, delayMs: 300 })
+    expect(await arrived.of(2)).length(2)
+  })
+
   it('for an exchange without a matching binding stops no other', async () => {
     const exchange = await wired.exchange()
     const queue = await wired.queue()
