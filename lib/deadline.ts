@@ -1,8 +1,5 @@
 /** Waiting with an end: deadlines, aborts and pauses that clean up after themselves. */
 
-/** Why a wait ended early; turned into the caller's own error there. */
-export type WaitEnd = 'timeout' | 'aborted'
-
 /**
  * Waits for `promise` at most `ms`, then gives up on it (its later rejection is swallowed).
  * @returns the value

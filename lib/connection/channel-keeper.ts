@@ -21,8 +21,6 @@ export interface KeeperOptions<C extends Channel> {
   readonly setup: (channel: C) => Promise<void>
   /** The channel is gone; deliveries and confirms on it are void. */
   readonly onLost: (channel: C, reason: Error) => void
-  /** Waited for before each opening, e.g. until a store answers again. */
-  readonly gate?: (signal: AbortSignal) => Promise<void>
 }
 
 type State<C> =
@@ -134,10 +132,9 @@ export class ChannelKeeper<C extends Channel> {
 
   /** From opening a channel until it is lost. */
   async #oneLife(opened: () => void): Promise<void> {
-    const { connection, open, setup, onLost, gate } = this.#options
+    const { connection, open, setup, onLost } = this.#options
     const { signal } = this.#ending
     await connection.ready(Number.POSITIVE_INFINITY, signal)
-    await gate?.(signal)
     const channel = await open()
     const lost = this.#untilLost(channel)
     try {

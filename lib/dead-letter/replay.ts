@@ -9,7 +9,7 @@
  * point loses nothing; a crash between publish and ack leaves both copies, of which the generation lets one run (with an
  * idempotency store). Does NOT promise that the messages succeed, nor their order. Emits dead-letter.replayed.
  */
-import { PublishFailed, ResourceMissing, textOf } from '../errors.ts'
+import { PublishFailed, ResourceMissing } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { Events } from '../observability/events.ts'
 import type { Publisher } from '../producer/publisher.ts'
@@ -269,9 +269,4 @@ export function skipText(why: SkipReason): string {
   if (why.skip === 'completed') return `already completed at ${why.completedAt.toISOString()}`
   if (why.skip === 'newer-generation') return `a newer generation is known: ${why.generation}`
   return `it was sent again ${why.generation} times: no consumer takes it once more`
-}
-
-/** What went wrong, on one line. */
-export function failureText(error: Error): string {
-  return textOf(error, 300)
 }
