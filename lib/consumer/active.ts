@@ -156,10 +156,12 @@ export class Active {
     const trace: Record<string, unknown> = {}
     for (const header of [HEADER.traceparent, HEADER.tracestate])
       if (headers[header] !== undefined) trace[header] = headers[header]
+    const { guarded, editedFrom } = this.#run
+    const place = editedFrom === undefined ? name : `${editedFrom}\n${name}`
     return {
-      transactionId,
-      messageId: this.#run.guarded ? derivedMessageId(messageId, queue, name) : undefined,
       ...message,
+      transactionId: message?.transactionId ?? transactionId,
+      messageId: message?.messageId ?? (guarded ? derivedMessageId(messageId, queue, place) : undefined),
       headers: { ...trace, ...message?.headers },
     } as OutgoingMessage
   }

@@ -51,6 +51,7 @@ export function decode(raw: RawDelivery, options: DecodeOptions): Run {
     guarded,
     attempt: count(headers, HEADER.attempt, 1, 1),
     generation: count(headers, HEADER.generation, 0, 0),
+    editedFrom: maybeText(headers[HEADER.editedFrom]),
     firstFailedAt: time(headers, HEADER.firstFailedAt),
     fencingToken: undefined,
   }

@@ -72,6 +72,8 @@ export interface Run {
   /** False where the message has no identity and the consumer runs such messages unguarded. */
   readonly guarded: boolean
   readonly generation: number
+  /** Names the edit of an operator that gave it its body: what is published in its name is not what the body before caused. */
+  readonly editedFrom?: string | undefined
   /** When this message's first attempt failed, epoch ms. */
   firstFailedAt: number | undefined
   attempt: number

@@ -5,7 +5,7 @@ import { Active, LEFT_BEHIND_AFTER_MS } from '../../lib/consumer/active.ts'
 import { DeadlineWatch } from '../../lib/consumer/deadline-watch.ts'
 import type { Context, Handler } from '../../lib/consumer/handler.ts'
 import { ChannelLost, Closed, HandlerTimeout, InvalidOption, LeaseLost } from '../../lib/errors.ts'
-import { derivedMessageId } from '../../lib/message.ts'
+import { derivedMessageId, type OutgoingMessage } from '../../lib/message.ts'
 import { latch } from '../support/eventually.ts'
 import { FakeProducer, run } from './fakes.ts'
 
@@ -144,6 +144,15 @@ describe('attempt: what the handler publishes', () => {
     await Promise.all([first.end, second.end])
     expect(first.producer.published[0]!.message.messageId).to.equal(second.producer.published[0]!.message.messageId)
     expect(derivedMessageId('m-2', 'work', '0')).to.not.equal(derivedMessageId('m-1', 'work', '0'))
+  })
+
+  it('takes an id that is given as undefined for left out', async () => {
+    const { producer, end } = attempt(async (_, { publish }) => {
+      await publish('shop', { body, messageId: undefined, transactionId: undefined } as unknown as OutgoingMessage)
+    })
+    await end
+    const { messageId, transactionId } = producer.published[0]!.message
+    expect([messageId, transactionId]).to.deep.equal([derivedMessageId('m-1', 'work', '0'), 't-m-1'])
   })
 
   it('never confuses a name with a place', async () => {

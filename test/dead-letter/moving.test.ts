@@ -3,6 +3,7 @@ import { expect } from 'chai'
 import { exportLine, importLine } from '../../lib/dead-letter/ndjson.ts'
 import { HEADER, InvalidOption, MemoryIdempotencyStore, MessageInvalid, onEvent } from '../../lib/index.ts'
 import { workQueueTopology } from '../../lib/topology/queues.ts'
+import { latch } from '../support/eventually.ts'
 import { all, Bench, ids } from './support.ts'
 
 describe('dead letters: discard, restore, edit, export, import', function () {
@@ -71,6 +72,30 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     const original = await letters.restore()
     expect(original.moved).to.equal(1)
     expect(await letters.replay()).to.include({ replayed: 0, skipped: 1 })
+  })
+
+  it('lets what an edited letter causes through, though the mistaken one caused something at the same place', async () => {
+    const store = new MemoryIdempotencyStore()
+    const next = `${bench.queue}-next`
+    const seen: unknown[] = []
+    const both = latch<void>()
+    await bench.surehop.consume(next, { idempotency: store }, ({ body }) => {
+      if (seen.push(body) === 2) both.resolve()
+    })
+    await bench.consume(
+      async ({ body }, { send }) => {
+        await send(next, { body })
+        if (body === 'wrong') throw new TypeError('found out too late')
+      },
+      { idempotency: store },
+    )
+    await bench.surehop.producer().send(bench.queue, { body: 'wrong', messageId: 'm-0' })
+    await bench.holds(1)
+    const letters = bench.letters(store)
+    await letters.edit('m-0', { body: 'right' })
+    expect(await letters.replay()).to.include({ completed: 1 })
+    await both.promise
+    expect(seen).to.deep.equal(['wrong', 'right'])
   })
 
   it('refuses an edit that would make another message, or touch reserved headers', async () => {
