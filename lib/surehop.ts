@@ -128,7 +128,7 @@ export class Surehop {
   }
 
   /**
-   * A producer with a confirm channel and window of its own.
+   * A producer with a confirm channel and window of its own: make one and keep it, or close it.
    * @throws InvalidOption
    */
   producer(options: ProducerOptions = {}): Producer {
@@ -252,7 +252,12 @@ export class Surehop {
     this.#publishers.add(publisher)
     publisher.start()
     const delayRoute = (ms: number, exchange: string, key: string) => this.#topology().delayRoute(ms, exchange, key)
-    return { publisher, producer: new Producer({ publisher, service: this.service, derived, delayRoute }, options) }
+    const close = async () => {
+      await publisher.close(this.#options.drainMs)
+      this.#publishers.delete(publisher)
+    }
+    const parts = { publisher, service: this.service, derived, delayRoute, close }
+    return { publisher, producer: new Producer(parts, options) }
   }
 
   #connection(role: string): Connection {

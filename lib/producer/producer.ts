@@ -93,6 +93,8 @@ export interface ProducerParts {
   readonly service: string
   /** For the publishes of handlers. */
   readonly derived: boolean
+  /** Ends the publisher, and whatever keeps it. */
+  readonly close: () => Promise<void>
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
 }
 
@@ -163,6 +165,18 @@ export class Producer {
       await publisher.room()
     }
     return Promise.all(results)
+  }
+
+  /**
+   * Takes no more, sends what was taken within `drainMs` of `connect()`, and closes its channel. `surehop.close()` does it for all
+   * producers; for one of many that come and go. Harmless when repeated.
+   */
+  close(): Promise<void> {
+    return this.#parts.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
   }
 
   #checked(exchange: string, options: PublishOptions): SendOptions {

@@ -77,6 +77,7 @@ export class Publisher {
   readonly #refused = new Map<string, { readonly until: number; readonly error: Error }>()
   readonly #abortable = new Map<AbortSignal, Abortable>()
   readonly #changes = new Set<() => void>()
+  readonly #unwatch: () => void
   #preparing = 0
   #closing = false
   #sweeper: NodeJS.Timeout | undefined
@@ -94,7 +95,7 @@ export class Publisher {
       setup: async (channel) => this.#listen(channel),
       onLost: () => this.#confirms.forgetExchanges(),
     })
-    connection.onChange(() => this.#pump())
+    this.#unwatch = connection.onChange(() => this.#pump())
     this.#keeper.onChange(() => this.#pump())
   }
 
@@ -153,6 +154,7 @@ export class Publisher {
     while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until) await this.#change(until)
     this.#giveUpAll(() => true, 'the producer was closed', true)
     clearTimeout(this.#sweeper)
+    this.#unwatch()
     await this.#keeper.close()
     this.#tell()
   }

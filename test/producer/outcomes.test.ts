@@ -357,6 +357,18 @@ describe('publish', () => {
     await eventually(async () => expect(await wired.depth(queue)).equal(202))
   })
 
+  it('close() of one producer sends what it took, and leaves the others and the health as they were', async () => {
+    const queue = await wired.queue()
+    const surehop = await wired.surehop()
+    const [one, other] = [surehop.producer(), surehop.producer()]
+    const taken = Array.from({ length: 50 }, () => one.send(queue, { body }))
+    await Promise.all([one.close(), one.close()])
+    expect((await Promise.all(taken)).every(({ outcome }) => outcome === 'confirmed')).equal(true)
+    expect(await failure(one.send(queue, { body }))).include({ outcome: 'not-sent', retryable: false })
+    expect((await other.send(queue, { body })).outcome).equal('confirmed')
+    expect(surehop.health()).deep.equal({ healthy: true, reasons: [] })
+  })
+
   async function newUser(configure: string, write: string): Promise<{ name: string; url: string }> {
     const name = unique('user')
     await wired.broker.ctl('add_user', name, 'secret')
