@@ -4,8 +4,11 @@
  */
 import type { WriteStream } from 'node:tty'
 import Table from 'cli-table3'
-import pc from 'picocolors'
+import colors from 'picocolors'
 import type { Check } from './books.ts'
+
+/** Colours for a terminal only: by itself picocolors takes the variable CI for one. */
+const pc = colors.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR'])
 
 const USUAL_COLUMNS = 80
 const MOST_COLUMNS = 110
