@@ -2,11 +2,15 @@
  * Gathers requests that are made together and sends them together: one flight at a time, everything that comes meanwhile goes with
  * the next. A flight that fails is repeated, after a growing pause, until it succeeds or the batcher is told to give up.
  *
- *     waiting ──▶ in flight ──answered──▶ answer
- *        │           └──failed──▶ in flight again
+ *     waiting ──its turn──▶ in flight ──answered──▶ answer
+ *        │                     └──failed──▶ waits for its turn again
  *        └──giveUp()──▶ undefined       (a flight that is under way is waited for: what it did must be known)
  *
- * Promises: every request is answered exactly once, in order of asking; after giveUp() within one flight's time.
+ * Batchers that share their turns fly in turns: what one flight's answers cause gathers while another's flight is out, so that few
+ * full flights go out instead of many small ones.
+ *
+ * Promises: every request is answered exactly once, in order of asking; after giveUp() within the time of the flights then due, one
+ * of each that shares the turns.
  */
 import { pause } from './deadline.ts'
 
@@ -16,8 +20,10 @@ export interface BatcherOptions<Request, Answer> {
   readonly send: (requests: Request[]) => Promise<Answer[]>
   readonly maxBatch: number
   readonly onFailure: (error: Error) => void
-  /** Waited for before each flight; ends early when the signal fires. */
+  /** Asked when it is this batcher's turn: undefined to fly now, else what to wait for before it takes another turn; ends early when the signal fires. */
   readonly ready?: (givenUp: AbortSignal) => Promise<void> | undefined
+  /** Shared with other batchers; default: its own. */
+  readonly turns?: Turns
 }
 
 interface Entry<Request, Answer> {
@@ -28,15 +34,39 @@ interface Entry<Request, Answer> {
 const PAUSE_BASE_MS = 50
 const PAUSE_CAP_MS = 2_000
 
+/** Who may fly: one at a time, first come, first served. */
+export class Turns {
+  readonly #waiting: (() => void)[] = []
+  #taken = false
+
+  /** Resolves when it is the caller's turn, and not before all that is ready to run now has run. */
+  take(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#taken) this.#waiting.push(resolve)
+      else setImmediate(resolve)
+      this.#taken = true
+    })
+  }
+
+  /** The caller's turn is over. */
+  pass(): void {
+    const next = this.#waiting.shift()
+    if (next) setImmediate(next)
+    else this.#taken = false
+  }
+}
+
 /** Gathers requests of one kind; one flight at a time. */
 export class Batcher<Request, Answer> {
   readonly #options: BatcherOptions<Request, Answer>
+  readonly #turns: Turns
   readonly #givenUp = new AbortController()
   #waiting: Entry<Request, Answer>[] = []
   #flying = false
 
   constructor(options: BatcherOptions<Request, Answer>) {
     this.#options = options
+    this.#turns = options.turns ?? new Turns()
   }
 
   /** Answers undefined when the batcher gave up before an answer came. */
@@ -44,9 +74,7 @@ export class Batcher<Request, Answer> {
     if (this.#givenUp.signal.aborted) return Promise.resolve(undefined)
     return new Promise((resolve) => {
       this.#waiting.push({ request, resolve })
-      if (this.#flying) return
-      this.#flying = true
-      setImmediate(() => void this.#fly())
+      if (!this.#flying) void this.#fly()
     })
   }
 
@@ -56,33 +84,51 @@ export class Batcher<Request, Answer> {
   }
 
   async #fly(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#deliver(this.#waiting.splice(0, this.#options.maxBatch))
+    this.#flying = true
+    while (this.#waiting.length > 0) await this.#deliver()
     this.#flying = false
   }
 
-  async #deliver(batch: Entry<Request, Answer>[]): Promise<void> {
-    const requests = batch.map((entry) => entry.request)
-    const answers = await this.#answers(requests)
-    for (const [i, entry] of batch.entries()) entry.resolve(answers?.[i])
+  async #deliver(): Promise<void> {
+    const { signal } = this.#givenUp
+    let batch: Entry<Request, Answer>[] = []
+    let answers: Answer[] | undefined
+    for (let failures = 0; !answers; failures++) {
+      if (failures > 0) await this.#rest(failures)
+      await this.#turn(signal)
+      if (failures === 0) batch = this.#waiting.splice(0, this.#options.maxBatch)
+      if (!signal.aborted) answers = await this.#answers(batch)
+      this.#turns.pass()
+      if (signal.aborted) break
+    }
+    for (let i = 0; i < batch.length; i++) batch[i]!.resolve(answers?.[i])
   }
 
-  async #answers(requests: Request[]): Promise<Answer[] | undefined> {
-    const { send, ready, onFailure } = this.#options
-    const { signal } = this.#givenUp
-    for (let failures = 0; ; failures++) {
-      await ready?.(signal)
-      if (signal.aborted) return undefined
-      try {
-        const answers = await send(requests)
-        if (answers.length === requests.length) return answers
-        throw new Error(`expected ${requests.length} answers from the store, got ${answers.length}`)
-      } catch (error) {
-        onFailure(error as Error)
-        await pause(
-          Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** Math.min(failures, 16)) * (0.5 + Math.random() / 2),
-          signal,
-        )
-      }
+  async #turn(givenUp: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.#turns.take()
+      const wait = givenUp.aborted ? undefined : this.#options.ready?.(givenUp)
+      if (!wait) return
+      this.#turns.pass()
+      await wait
     }
+  }
+
+  /** Undefined when the flight failed. */
+  async #answers(batch: readonly Entry<Request, Answer>[]): Promise<Answer[] | undefined> {
+    const { send, onFailure } = this.#options
+    try {
+      const answers = await send(batch.map((entry) => entry.request))
+      if (answers.length === batch.length) return answers
+      throw new Error(`expected ${batch.length} answers from the store, got ${answers.length}`)
+    } catch (error) {
+      onFailure(error as Error)
+      return undefined
+    }
+  }
+
+  async #rest(failures: number): Promise<void> {
+    const ceiling = Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** Math.min(failures - 1, 16))
+    await pause(ceiling * (0.5 + Math.random() / 2), this.#givenUp.signal)
   }
 }

@@ -8,7 +8,7 @@
  * and to record what it finished meanwhile: else the quickest would run again what another has just done.
  * Emits store.unavailable, store.available, store.warning, lease.lapsed.
  */
-import { Batcher } from '../batcher.ts'
+import { Batcher, Turns } from '../batcher.ts'
 import type { Admission, Guard, Run, RunEnding } from '../consumer/handler.ts'
 import { type Deferred, deferred, pause } from '../deadline.ts'
 import { LeaseLost, MessageConflict, textOf } from '../errors.ts'
@@ -62,7 +62,8 @@ export class StoreGuard implements Guard {
   constructor(parts: GuardParts) {
     this.#parts = parts
     const { store, scope } = parts
-    const watch = { maxBatch: MAX_BATCH, onFailure: (error: Error) => this.#unavailable(error) }
+    const onFailure = (error: Error) => this.#unavailable(error)
+    const watch = { maxBatch: MAX_BATCH, turns: new Turns(), onFailure }
     this.#claims = new Batcher({
       ...watch,
       ready: (givenUp) => this.#claimable(givenUp),

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { Batcher } from '../../lib/batcher.ts'
+import { Batcher, Turns } from '../../lib/batcher.ts'
 import { latch } from '../support/eventually.ts'
 
 /** Lets the scheduler go on until all is answered. */
@@ -73,6 +73,68 @@ describe('batcher', () => {
     expect(await answer).to.equal(undefined)
     expect(await batcher.ask(2)).to.equal(undefined)
     expect(sent).to.equal(0)
+  })
+
+  it('lets those that share their turns fly one after the other, with all that the flight before has caused', async () => {
+    const flights: string[] = []
+    const turns = new Turns()
+    const first = latch()
+    const batcherOf = (name: string) =>
+      new Batcher<number, number>({
+        maxBatch: 10,
+        turns,
+        onFailure: () => {},
+        send: async (requests) => {
+          flights.push(`${name}${requests.join('')}`)
+          if (flights.length === 1) await first.promise
+          return requests
+        },
+      })
+    const [claims, ends] = [batcherOf('c'), batcherOf('e')]
+    const caused = claims.ask(1).then((n) => ends.ask(n!))
+    await new Promise((resolve) => setImmediate(resolve))
+    const others = [ends.ask(2), claims.ask(3)]
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(flights).to.deep.equal(['c1'])
+    first.resolve()
+    expect(await Promise.all([caused, ...others])).to.deep.equal([1, 2, 3])
+    expect(flights).to.deep.equal(['c1', 'e21', 'c3'])
+  })
+
+  it('asks whether it may send when its turn has come: the flight it waited for may have changed that', async () => {
+    const turns = new Turns()
+    const [flight, outage] = [latch(), latch()]
+    let down = false
+    let sentWhileDown = false
+    const slow = new Batcher<number, number>({
+      maxBatch: 1,
+      turns,
+      onFailure: () => {},
+      send: async (requests) => {
+        await flight.promise
+        down = true
+        return requests
+      },
+    })
+    const careful = new Batcher<number, number>({
+      maxBatch: 1,
+      turns,
+      onFailure: () => {},
+      ready: () => (down ? outage.promise : undefined),
+      send: async (requests) => {
+        sentWhileDown = down
+        return requests
+      },
+    })
+    const answers = [slow.ask(1), careful.ask(2)]
+    flight.resolve()
+    expect(await answers[0]).to.equal(1)
+    down = true
+    await new Promise((resolve) => setImmediate(resolve))
+    down = false
+    outage.resolve()
+    expect(await answers[1]).to.equal(2)
+    expect(sentWhileDown).to.equal(false)
   })
 
   // A claim that was granted must be known to have been granted.
