@@ -94,7 +94,7 @@ async function run(
 }
 
 function tell({ output }: Session, flags: Flags, outcome: ReplayOutcome): Promise<void> {
-  return flags.json ? output.json(outcomeJson(outcome)) : output.line(outcomeLine(outcome, output.paint))
+  return flags.json ? output.json(outcomeJson(outcome)) : output.line(outcomeLine(outcome, flags, output.paint))
 }
 
 function outcomeJson(outcome: ReplayOutcome): object {
@@ -105,7 +105,7 @@ function outcomeJson(outcome: ReplayOutcome): object {
   return { ...base, generation: outcome.generation }
 }
 
-function outcomeLine(outcome: ReplayOutcome, paint: Session['output']['paint']): string {
+function outcomeLine(outcome: ReplayOutcome, { dryRun }: Flags, paint: Session['output']['paint']): string {
   const { letter, to } = outcome
   const what = `${safe(letter.id)}${letter.type ? ` ${safe(letter.type)}` : ''}`
   switch (outcome.outcome) {
@@ -114,7 +114,7 @@ function outcomeLine(outcome: ReplayOutcome, paint: Session['output']['paint']):
     case 'replayed':
       return `${paint.green('replayed')}      ${what} → ${safe(to)}, generation ${outcome.generation}`
     case 'skipped':
-      return `${paint.yellow('would skip')}    ${what}: ${skipText(outcome.why)}`
+      return `${paint.yellow((dryRun ? 'would skip' : 'skipped').padEnd(12))}  ${what}: ${skipText(outcome.why)}`
     case 'failed':
       return `${paint.red('failed')}        ${what}: ${safe(redacted(outcome.error.message))}`
   }
