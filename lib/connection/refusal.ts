@@ -109,14 +109,18 @@ function mismatch(said: string, cause: unknown): TopologyMismatch | undefined {
   const [wanted, actual] = [plainValue(received), plainValue(current)]
   return new TopologyMismatch(
     { resource, argument, wanted, actual },
-    `${resource} exists with ${argument} = ${actual}, but ${wanted} is asked for. That cannot be changed: ` +
-      `either ask for ${actual}, use another name, or ${kind === 'queue' ? `empty and delete it ("rabbitmqctl delete_queue ${name}")` : 'delete it'} and start again`,
+    `${resource} exists with ${argument} = ${visible(actual)}, but ${visible(wanted)} is asked for. That cannot be changed: ` +
+      `either ask for ${visible(actual)}, use another name, or ${kind === 'queue' ? `empty and delete it ("rabbitmqctl delete_queue ${name}")` : 'delete it'} and start again`,
     { cause },
   )
 }
 
 function plainValue(text: string): string {
   return /^(?:the value )?'([^']*)'/.exec(text.trim())?.[1] ?? text.trim()
+}
+
+function visible(value: string): string {
+  return value === '' ? '""' : value
 }
 
 /** `Operation failed: QueueDeclare; 404 (NOT-FOUND) with message "NOT_FOUND - no queue 'x'"` -> `NOT_FOUND - no queue 'x'` */

@@ -93,7 +93,10 @@ describe('refusals', () => {
     for (const { said, found } of MISMATCHES) {
       const error = explain(closed(406, 'PRECONDITION-FAILED', said), 'declare queue "q"') as TopologyMismatch
       expect(error).instanceOf(TopologyMismatch).include(found)
-      expect(error.message).contain(found.argument).contain(`= ${found.actual}`).contain('use another name')
+      expect(error.message)
+        .contain(found.argument)
+        .contain(`= ${found.actual}, but ${found.wanted || '""'} is`)
+        .contain('use another name')
     }
   })
 
