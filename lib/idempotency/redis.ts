@@ -9,7 +9,7 @@
  * of other bodies under its id.
  */
 
-import { InvalidOption } from '../errors.ts'
+import { checkOptions, integer, maybeEmptyText, type Rules } from '../options.ts'
 import type {
   Claim,
   ClaimResult,
@@ -38,6 +38,8 @@ export interface RedisIdempotencyStoreOptions {
   readonly prefix?: string | undefined
 }
 
+const RULES: Rules = { commandTimeoutMs: integer(1), connectTimeoutMs: integer(1), prefix: maybeEmptyText() }
+
 /** So many ids at most in one script call: Redis does nothing else meanwhile. */
 const BATCH_MAX = 512
 
@@ -60,8 +62,8 @@ export class RedisIdempotencyStore implements IdempotencyStore {
   readonly #compacted = new Map<string, number>()
 
   constructor(redis: RedisTarget, options: RedisIdempotencyStoreOptions = {}) {
+    checkOptions('RedisIdempotencyStore', options, RULES)
     const { commandTimeoutMs = 1_000, connectTimeoutMs = 5_000, prefix = 'surehop' } = options
-    requirePositive({ commandTimeoutMs, connectTimeoutMs })
     this.#prefix = prefix
     this.#link = new RedisLink(redis, { commandTimeoutMs, connectTimeoutMs })
   }
@@ -71,7 +73,7 @@ export class RedisIdempotencyStore implements IdempotencyStore {
       const call = batch.claimCall(this.#keysOf(scope), scope, part, places)
       const reply = (await this.#link.run(claimScript, call.keys, [owner, call.payload])) as Buffer
       this.#presence.note(scope, owner, call.shards, reply, batch.ownersAt(part.length))
-      return places.map((place, i) => batch.claimResult(reply, i, place))
+      return places.map((place, i) => batch.claimResult(reply, i, part[i]!, place))
     })
   }
 
@@ -179,10 +181,4 @@ function byShard(places: readonly Place[]): number[][] {
 function slices(indices: readonly number[]): number[][] {
   const count = Math.ceil(indices.length / BATCH_MAX)
   return Array.from({ length: count }, (_, n) => indices.slice(n * BATCH_MAX, (n + 1) * BATCH_MAX))
-}
-
-function requirePositive(times: Record<string, number>): void {
-  for (const [name, ms] of Object.entries(times)) {
-    if (!(Number.isInteger(ms) && ms > 0)) throw new InvalidOption(`expected ${name} to be an integer >= 1, got ${ms}`)
-  }
 }

@@ -26,4 +26,12 @@ describe('the Redis store takes', () => {
         .not.includes('geheim')
     }
   })
+
+  it('no option that is misspelt or out of range', () => {
+    expect(() => new RedisIdempotencyStore(REDIS_URL, { commandTimeout: 5 } as never)).to.throw(
+      InvalidOption,
+      'RedisIdempotencyStore: unknown option "commandTimeout", did you mean "commandTimeoutMs"?',
+    )
+    expect(() => new RedisIdempotencyStore(REDIS_URL, { connectTimeoutMs: 0 })).to.throw(InvalidOption, 'integer >= 1')
+  })
 })
