@@ -256,7 +256,8 @@ export class Surehop {
       await publisher.close(this.#options.drainMs)
       this.#publishers.delete(publisher)
     }
-    const parts = { publisher, service: this.service, derived, delayRoute, close }
+    const forgetDelays = () => this.#declarer?.forget()
+    const parts = { publisher, service: this.service, derived, delayRoute, forgetDelays, close }
     return { publisher, producer: new Producer(parts, options) }
   }
 

@@ -95,6 +95,8 @@ export interface ProducerParts {
   readonly derived: boolean
   /** Ends the publisher, and whatever keeps it. */
   readonly close: () => Promise<void>
+  /** What `delayRoute` declared is gone: it must declare anew. */
+  readonly forgetDelays: () => void
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
 }
 
@@ -123,7 +125,7 @@ export class Producer {
   publish(exchange: string, message: OutgoingMessage, options: PublishOptions = NO_OPTIONS): Promise<Receipt> {
     try {
       const send = this.#checked(exchange, options)
-      return this.#parts.publisher.publish(this.#prepare(exchange, message, send), send)
+      return this.#publish(message, this.#prepare(exchange, message, send), send)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -158,7 +160,7 @@ export class Producer {
     for await (const message of messages) {
       const prepared = await attempt(() => this.#prepare(exchange, message, send))
       results.push(
-        ('error' in prepared ? Promise.reject(prepared.error) : publisher.publish(prepared.value, send)).catch(
+        ('error' in prepared ? Promise.reject(prepared.error) : this.#publish(message, prepared.value, send)).catch(
           asResult,
         ),
       )
@@ -177,6 +179,16 @@ export class Producer {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  /** A delayed message that is returned found its level deleted: the next one declares it anew. */
+  #publish(message: OutgoingMessage, prepared: Encoded | Promise<Encoded>, send: SendOptions): Promise<Receipt> {
+    const sent = this.#parts.publisher.publish(prepared, send)
+    if (!message?.delayMs) return sent
+    return sent.catch((error: unknown) => {
+      if (error instanceof PublishFailed && error.outcome === 'returned') this.#parts.forgetDelays()
+      throw error
+    })
   }
 
   #checked(exchange: string, options: PublishOptions): SendOptions {

@@ -1,6 +1,7 @@
 import { expect } from 'chai'
+import { MAX_DELAY_MS } from '../../lib/backoff.ts'
 import type { PublishFailed } from '../../lib/errors.ts'
-import { roundedDelayMs, UNDELIVERABLE } from '../../lib/topology/delay.ts'
+import { roundedDelayMs, TOP_LEVEL, UNDELIVERABLE } from '../../lib/topology/delay.ts'
 import { failure, wiring } from '../connection/wiring.ts'
 import { eventually, latch, within } from '../support/eventually.ts'
 import { unique } from '../support/unique.ts'
@@ -144,6 +145,18 @@ describe('a delayed message', () => {
     const arrived = await arrivals(queue)
     await producer.send(queue, { body: 1, delayMs: 300 })
     expect(await arrived.of(2)).length(2)
+  })
+
+  it('finds its level again soon after that was deleted, though nobody reconnects', async () => {
+    const queue = await wired.queue()
+    const producer = (await wired.surehop()).producer()
+    const month = { body: 1, delayMs: MAX_DELAY_MS }
+    const end = () => wired.raw((channel) => channel.deleteQueue(`surehop.delay.${TOP_LEVEL}`))
+    await producer.send(queue, month)
+    await end()
+    await producer.send(queue, month).catch(({ outcome }: PublishFailed) => expect(outcome).equal('returned'))
+    expect((await producer.send(queue, month)).outcome).equal('confirmed')
+    await end()
   })
 
   it('for an exchange without a matching binding stops no other', async () => {
