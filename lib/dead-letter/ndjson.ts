@@ -23,6 +23,8 @@ const TEXT_PROPERTIES = [
 ] as const
 const NUMBER_PROPERTIES = ['timestamp', 'priority'] as const
 const FIELDS: ReadonlySet<string> = new Set(['surehop', 'id', 'properties', 'headers', 'body', 'bodyBase64'])
+/** The largest number below 2^64. Publishers that count in nanoseconds come near it. */
+const MAX_TIMESTAMP = 2 ** 64 - 2_048
 /** RabbitMQ's default upper bound of a message, bytes. */
 const MAX_BODY_BYTES = 128 * 1024 * 1024
 
@@ -114,7 +116,7 @@ function checkText(name: string, value: unknown): void {
 }
 
 function checkNumber(name: string, value: unknown): void {
-  const max = name === 'priority' ? 255 : Number.MAX_SAFE_INTEGER
+  const max = name === 'priority' ? 255 : MAX_TIMESTAMP
   if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= max) return
   throw wrong(`properties.${name}`, `expected an integer from 0 to ${max}`)
 }

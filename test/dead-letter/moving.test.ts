@@ -200,6 +200,7 @@ describe('dead letters: discard, restore, edit, export, import', function () {
       fields: { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q.dead' },
       properties: {
         messageId: 'a',
+        timestamp: 1.7e18,
         headers: { [HEADER.reason]: 'why', 'x-death': [{ queue: 'q', reason: 'expired' }] },
       },
     }
@@ -207,6 +208,7 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(letter).to.include({ messageId: 'a', routingKey: 'q.dead' })
     expect(letter.properties.headers).to.include({ [HEADER.reason]: 'expired', [HEADER.queue]: 'q' })
     expect(letter.properties.headers).not.to.have.property('x-death')
+    expect(letter.properties.timestamp).to.equal(1.7e18)
   })
 })
 
