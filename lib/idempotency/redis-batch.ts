@@ -25,10 +25,11 @@ export interface Call {
 const NOT_COMPARED = new Uint8Array(8)
 const DIGEST_BYTES = 8
 const CLAIM_HEADER_BYTES = 28
-const CLAIM_BYTES = 27 + IDENTITY_BYTES
+const CLAIM_BYTES = 32 + IDENTITY_BYTES
 const CLAIM_REPLY_BYTES = 17
 const SETTLE_HEADER_BYTES = 10
-const SETTLEMENT_BYTES = 31 + IDENTITY_BYTES
+const SETTLEMENT_BYTES = 32 + IDENTITY_BYTES
+const LEASED = 0x4c
 const LOOK_HEADER_BYTES = 4
 const LOOK_BYTES = 3 + IDENTITY_BYTES
 
@@ -108,11 +109,13 @@ export function claimCall(keys: ScopeKeys, scope: Scope, claims: readonly Claim[
     gathered.id(place)
     payload[at] = gathered.shard(place.shard)
     payload.writeUInt16LE(gathered.bucket(place), at + 1)
-    payload.writeUInt32LE(attempt, at + 3)
-    payload.writeUInt32LE(generation, at + 7)
-    payload.writeDoubleLE(sequence, at + 11)
-    writeDigest(payload, digest, at + 19)
-    writeIdentity(payload, place, at + 27)
+    writeIdentity(payload, place, at + 3)
+    payload.writeUInt32LE(attempt, at + 14)
+    payload.writeUInt32LE(generation, at + 18)
+    payload.writeUInt32LE(1, at + 22)
+    payload[at + 26] = 0
+    writeDigest(payload, digest, at + 27)
+    payload.writeDoubleLE(sequence, at + 35)
   }
   payload.writeUInt16LE(claims.length, 0)
   payload.writeUInt16LE(gathered.shards.length, 2)
@@ -128,11 +131,13 @@ export function ownersAt(count: number): number {
 }
 
 /** The answer to the claim number `index` of a call. */
-export function claimResult(reply: Buffer, index: number, { idMs }: Place): ClaimResult {
+export function claimResult(reply: Buffer, index: number, claim: Claim, { idMs }: Place): ClaimResult {
   const at = index * CLAIM_REPLY_BYTES
   const number = reply.readDoubleLE(at + 1)
   const attempt = reply.readUInt32LE(at + 9)
   switch (reply[at]) {
+    case 9:
+      return { status: 'acquired', fencingToken: number, attempt: claim.attempt, starts: 1 }
     case 1:
       return { status: 'acquired', fencingToken: number, attempt, starts: reply.readUInt32LE(at + 13) }
     case 2:
@@ -167,10 +172,11 @@ export function settleCall(
     payload[at] = codeOf(ending)
     payload.writeUInt16LE(gathered.bucket(place), at + 1)
     payload.writeUInt32LE(numberOf(ending), at + 3)
-    payload.writeDoubleLE(fencingToken, at + 7)
-    writeDigest(payload, digest, at + 15)
-    writeIdentity(payload, place, at + 23)
-    payload.writeDoubleLE(place.idMs, at + 34)
+    payload.writeDoubleLE(place.idMs, at + 7)
+    payload[at + 15] = LEASED
+    payload.writeDoubleLE(fencingToken, at + 16)
+    writeDigest(payload, digest, at + 24)
+    writeIdentity(payload, place, at + 32)
   }
   payload.writeUInt16LE(settlements.length, 0)
   payload.writeDoubleLE(wholeMs(scope.retentionMs), 2)

@@ -26,13 +26,14 @@ export interface Script {
 export const BUCKET_BYTES_MAX = 256 * 1024
 
 const COMMON = String.raw`
+local call, sub, search = redis.call, string.sub, string.find
 local HEAD, NONE = '<c1dI4I4I4Bc8', string.rep('\0', 8)
-local time = redis.call('TIME')
+local time = call('TIME')
 local us = time[1] * 1000000 + time[2]
 local ms = math.floor(us / 1000)
 
 local function differ(a, b)
-  local none = string.sub(NONE, 1, #a)
+  local none = sub(NONE, 1, #a)
   return a ~= b and a ~= none and b ~= none
 end
 
@@ -40,26 +41,27 @@ end
 local function find(bucket, identity)
   local from = 1
   while true do
-    local i = string.find(bucket, identity, from, true)
+    local i = search(bucket, identity, from, true)
     if not i then return nil end
-    if (i - 1) % 16 == 0 then return string.sub(bucket, i + 11, i + 15) end
+    if (i - 1) % 16 == 0 then return sub(bucket, i + 11, i + 15) end
     from = i + 1
   end
 end
 
 local function aliveUntil(owners, who)
-  local entry = redis.call('HGET', owners, who)
+  local entry = call('HGET', owners, who)
   if not entry then return 0, 0 end
   return struct.unpack('<dd', entry)
 end
 
--- Prolongs an owner, at the latest when a third of its lease is gone; returns since when it has been here without a gap.
+-- Prolongs an owner, at the latest when a third of its lease is gone; returns since when it has been here without a gap, packed.
 local function keepAlive(owners, owner, leaseMs, force)
-  local till, since = aliveUntil(owners, owner)
-  if till <= ms then since = us end
-  if force or till <= ms or till - ms < leaseMs * 2 / 3 then
-    redis.call('HSET', owners, owner, struct.pack('<dd', ms + leaseMs, since))
-    if redis.call('PTTL', owners) < leaseMs * 10 then redis.call('PEXPIRE', owners, leaseMs * 20) end
+  local entry = call('HGET', owners, owner)
+  local till = entry and struct.unpack('<d', entry) or 0
+  local since = till > ms and sub(entry, 9, 16) or struct.pack('<d', us)
+  if force or till - ms < leaseMs * 2 / 3 then
+    call('HSET', owners, owner, struct.pack('<d', ms + leaseMs) .. since)
+    if call('PTTL', owners) < leaseMs * 10 then call('PEXPIRE', owners, leaseMs * 20) end
   end
   return since
 end
@@ -67,17 +69,20 @@ end
 
 /**
  * Claims.
- * KEYS: s owner hashes, n live keys, the buckets. ARGV: owner, payload: a header `n s retentionMs leaseMs maxStarts`, then per
- * claim `shard bucket attempt generation sequence digest identity` (bucket 0: the id is not packed).
- * Returns 17 bytes per claim `status number attempt-or-generation starts`, then 8 bytes per owner hash: its `since`.
+ * KEYS: s owner hashes, n live keys, the buckets. ARGV: owner, payload: a header `n s retentionMs leaseMs maxStarts`, then 43 bytes
+ * per claim `shard bucket identity`, followed by a first lease as it is stored after its fence: `attempt generation 1 0 digest
+ * sequence` (bucket 0: the id is not packed).
+ * Returns 17 bytes per claim `status number attempt-or-generation starts` (status 9: a first lease, its attempt is the claim's),
+ * then 8 bytes per owner hash: its `since`.
  * Races: none; two owners' claims of one id come one after the other, and the liveness of the holder is read right here.
+ * A message that nobody has seen costs one search of its bucket and one command; only what is known already is looked at closely.
  */
 const CLAIM = `
 local owner, payload = ARGV[1], ARGV[2]
 local n, s, retention, leaseMs, maxStarts, at = struct.unpack('<I2I2ddd', payload)
-local buckets, replies, sinces = {}, {}, {}
-
-for i = 1, s do sinces[i] = struct.pack('<d', keepAlive(KEYS[i], owner, leaseMs, false)) end
+local remembered = string.format('%.0f', retention)
+local first, granted = struct.pack('<c1d', 'L', us), struct.pack('<BdI4I4', 9, us, 0, 1)
+local buckets, replies = {}, {}
 
 local function reply(status, number, attempt, starts)
   return struct.pack('<BdI4I4', status, number, attempt, starts)
@@ -90,78 +95,82 @@ end
 local function lease(key, fence, attempt, generation, starts, exhausted, digest, sequence)
   fence = math.max(fence + 1, us)
   local head = struct.pack(HEAD, 'L', fence, attempt, generation, starts, exhausted, digest)
-  redis.call('SET', key, head .. struct.pack('<d', sequence) .. owner, 'PX', retention)
+  call('SET', key, head .. struct.pack('<d', sequence) .. owner, 'PX', remembered)
   return grant(exhausted, fence, attempt, starts)
-end
-
-local function packed(b, identity)
-  if not buckets[b] then buckets[b] = redis.call('GET', KEYS[s + n + b]) or '' end
-  return find(buckets[b], identity)
 end
 
 local function wait(till)
   return reply(2, math.max(1, math.ceil(math.min(math.max((till - us / 1000) / 3, 250), leaseMs / 3))), 0, 0)
 end
 
-for i = 1, n do
-  local shard, b, attempt, generation, sequence, digest, identity
-  shard, b, attempt, generation, sequence, digest, identity, at = struct.unpack('<BHI4I4dc8c11', payload, at)
-  local key = KEYS[s + i]
-  local value = redis.call('GET', key)
-
-  local function answer()
-    if not value then
-      local done = b > 0 and packed(b, identity)
-      if not done then return lease(key, 0, attempt, generation, 1, 0, digest, sequence) end
-      if differ(string.sub(done, 1, 3), string.sub(digest, 1, 3)) then return reply(6, 0, 0, 0) end
-      return reply(8, struct.unpack('<H', string.sub(done, 4, 5)), 0, 0)
-    end
-    local state, fence, hadAttempt, hadGeneration, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
-    local newer = state ~= 'C' and generation > hadGeneration
-    if not newer and differ(hadDigest, digest) then return reply(6, 0, 0, 0) end
-    if state == 'C' then return reply(4, fence, 0, 0) end
-    if generation < hadGeneration or (state == 'D' and not newer) then return reply(5, 0, hadGeneration, 0) end
-    if state == 'L' then
-      local holder = string.sub(value, after + 8)
-      if holder == owner then
-        if struct.unpack('<d', value, after) == sequence then return grant(exhausted, fence, hadAttempt, starts) end
-      else
-        local till = aliveUntil(KEYS[shard], holder)
-        if till * 1000 > us then return wait(till) end
-      end
-    end
-    if newer then return lease(key, fence, attempt, generation, 1, 0, digest, sequence) end
-    if state ~= 'L' and attempt < hadAttempt then return reply(3, 0, hadAttempt, 0) end
-    if hadDigest == NONE then hadDigest = digest end
-    attempt = math.max(attempt, hadAttempt)
-    if starts >= maxStarts then return lease(key, fence, attempt, generation, starts, 1, hadDigest, sequence) end
-    return lease(key, fence, attempt, generation, starts + 1, 0, hadDigest, sequence)
-  end
-
-  replies[i] = answer()
+local function packed(done, at)
+  if differ(sub(done, 1, 3), sub(payload, at + 27, at + 29)) then return reply(6, 0, 0, 0) end
+  return reply(8, struct.unpack('<H', sub(done, 4, 5)), 0, 0)
 end
-return table.concat(replies) .. table.concat(sinces)
+
+local function known(key, value, owners, at)
+  local attempt, generation, _, _, digest, sequence = struct.unpack('<I4I4I4Bc8d', payload, at + 14)
+  local state, fence, hadAttempt, hadGeneration, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
+  local newer = state ~= 'C' and generation > hadGeneration
+  if not newer and differ(hadDigest, digest) then return reply(6, 0, 0, 0) end
+  if state == 'C' then return reply(4, fence, 0, 0) end
+  if generation < hadGeneration or (state == 'D' and not newer) then return reply(5, 0, hadGeneration, 0) end
+  if state == 'L' then
+    local holder = sub(value, after + 8)
+    if holder == owner then
+      if struct.unpack('<d', value, after) == sequence then return grant(exhausted, fence, hadAttempt, starts) end
+    else
+      local till = aliveUntil(owners, holder)
+      if till * 1000 > us then return wait(till) end
+    end
+  end
+  if newer then return lease(key, fence, attempt, generation, 1, 0, digest, sequence) end
+  if state ~= 'L' and attempt < hadAttempt then return reply(3, 0, hadAttempt, 0) end
+  if hadDigest == NONE then hadDigest = digest end
+  attempt = math.max(attempt, hadAttempt)
+  if starts >= maxStarts then return lease(key, fence, attempt, generation, starts, 1, hadDigest, sequence) end
+  return lease(key, fence, attempt, generation, starts + 1, 0, hadDigest, sequence)
+end
+
+for i = 1, s do replies[n + i] = keepAlive(KEYS[i], owner, leaseMs, false) end
+for i = 1, n do
+  local key = KEYS[s + i]
+  local shard, low, high = string.byte(payload, at, at + 2)
+  local b, done, value = low + high * 256, nil, nil
+  if b > 0 then
+    local bucket = buckets[b]
+    if not bucket then
+      bucket = call('GET', KEYS[s + n + b]) or ''
+      buckets[b] = bucket
+    end
+    done = find(bucket, sub(payload, at + 3, at + 13))
+  end
+  if done then value = call('GET', key)
+  else value = call('SET', key, first .. sub(payload, at + 14, at + 42) .. owner, 'NX', 'GET', 'PX', remembered) end
+  if value then replies[i] = known(key, value, KEYS[shard], at)
+  else replies[i] = done and packed(done, at) or granted end
+  at = at + 43
+end
+return table.concat(replies)
 `
 
 /**
  * Settles.
- * KEYS: n live keys, the buckets. ARGV: owner, payload: a header `n retentionMs`, then per settlement
- * `ending bucket number fence digest identity idMs` (ending: 1 completed, 2 failed, 3 returned, 4 dead).
+ * KEYS: n live keys, the buckets. ARGV: owner, payload: a header `n retentionMs`, then 43 bytes per settlement
+ * `ending bucket number idMs L fence digest identity` (ending: 1 completed, 2 failed, 3 returned, 4 dead).
  * Returns one byte per settlement: 1 settled, 2 already, 3 lost.
- * Decides all first, then writes: additions before removals, so that a refused write loses nothing.
+ * Reads and decides all first, then writes: additions before removals, so that a refused write loses nothing.
+ * A completion whose record is plainly the settler's lease is not taken apart; whatever is in doubt is.
  */
 const SETTLE = `
 local owner, payload = ARGV[1], ARGV[2]
 local n, retention, at = struct.unpack('<I2d', payload)
-local values, touched, buckets, entries, lengths, replies = {}, {}, {}, {}, {}, {}
-
-local function read(key)
-  if values[key] == nil then values[key] = redis.call('GET', key) end
-  return values[key]
-end
+local remembered = string.format('%.0f', retention)
+local values = call('MGET', unpack(KEYS, 1, n))
+local written, touched, buckets, entries, lengths, replies = {}, {}, {}, {}, {}, {}
 
 local function write(key, value)
-  values[key] = value
+  written[key] = value
   touched[#touched + 1] = key
 end
 
@@ -170,69 +179,78 @@ local function release(key, state, fence, attempt, generation, starts, digest)
 end
 
 local function hasRoom(b)
-  if not lengths[b] then lengths[b] = redis.call('STRLEN', KEYS[n + b]) end
+  if not lengths[b] then lengths[b] = call('STRLEN', KEYS[n + b]) end
   return lengths[b] + 16 <= ${BUCKET_BYTES_MAX}
 end
 
-local function complete(key, b, digest, identity, idMs)
+local function complete(key, b, identity, digest, at)
   if b == 0 or not hasRoom(b) then return write(key, struct.pack(HEAD, 'C', ms, 0, 0, 0, 0, digest)) end
-  local minutes = math.max(0, math.min(65535, math.floor((ms - idMs) / 60000)))
-  entries[b] = (entries[b] or '') .. identity .. string.sub(digest, 1, 3) .. struct.pack('<H', minutes)
+  local minutes = math.max(0, math.min(65535, math.floor((ms - struct.unpack('<d', payload, at + 7)) / 60000)))
+  local entry = identity .. sub(digest, 1, 3) .. string.char(minutes % 256, math.floor(minutes / 256))
+  entries[b] = entries[b] and entries[b] .. entry or entry
   lengths[b] = lengths[b] + 16
   write(key, false)
 end
 
 local function isPacked(b, identity)
   if b == 0 then return nil end
-  if not buckets[b] then buckets[b] = redis.call('GET', KEYS[n + b]) or '' end
+  if not buckets[b] then buckets[b] = call('GET', KEYS[n + b]) or '' end
   return find(buckets[b], identity) or find(entries[b] or '', identity)
 end
 
-for i = 1, n do
-  local ending, b, number, token, digest, identity, idMs
-  ending, b, number, token, digest, identity, idMs, at = struct.unpack('<BHI4dc8c11d', payload, at)
-  local key = KEYS[i]
-  local value = read(key)
-
-  local function answer()
-    if not value then
-      if isPacked(b, identity) then return 2 end
-      if ending == 1 then complete(key, b, digest, identity, idMs)
-      elseif ending == 2 then release(key, 'F', token, number, 0, 0, digest)
-      elseif ending == 4 then release(key, 'D', token, 1, number, 0, digest) end
-      return 1
-    end
-    local state, fence, attempt, generation, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
-    if state == 'C' then return 2 end
-    if fence ~= token then return 3 end
-    if state == 'F' then return ending == 2 and attempt == number and 1 or 3 end
-    if state == 'R' then return ending == 3 and 1 or 3 end
-    if state == 'D' then return ending == 4 and generation == number and 1 or 3 end
-    if string.sub(value, after + 8) ~= owner then return 3 end
-    if hadDigest ~= NONE then digest = hadDigest end
-    if ending == 1 then complete(key, b, digest, identity, idMs)
-    elseif ending == 2 then release(key, 'F', fence, number, generation, 0, digest)
-    elseif ending == 3 then release(key, 'R', fence, attempt, generation, exhausted == 1 and starts or starts - 1, digest)
-    else release(key, 'D', fence, attempt, number, starts, digest) end
+local function settle(key, value, b, identity, at)
+  local ending, _, number, _, _, token, digest = struct.unpack('<BHI4dc1dc8', payload, at)
+  if not value then
+    if isPacked(b, identity) then return 2 end
+    if ending == 1 then complete(key, b, identity, digest, at)
+    elseif ending == 2 then release(key, 'F', token, number, 0, 0, digest)
+    elseif ending == 4 then release(key, 'D', token, 1, number, 0, digest) end
     return 1
   end
+  local state, fence, attempt, generation, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
+  if state == 'C' then return 2 end
+  if fence ~= token then return 3 end
+  if state == 'F' then return ending == 2 and attempt == number and 1 or 3 end
+  if state == 'R' then return ending == 3 and 1 or 3 end
+  if state == 'D' then return ending == 4 and generation == number and 1 or 3 end
+  if sub(value, after + 8) ~= owner then return 3 end
+  if hadDigest ~= NONE then digest = hadDigest end
+  if ending == 1 then complete(key, b, identity, digest, at)
+  elseif ending == 2 then release(key, 'F', fence, number, generation, 0, digest)
+  elseif ending == 3 then release(key, 'R', fence, attempt, generation, exhausted == 1 and starts or starts - 1, digest)
+  else release(key, 'D', fence, attempt, number, starts, digest) end
+  return 1
+end
 
-  replies[i] = string.char(answer())
+for i = 1, n do
+  local key = KEYS[i]
+  local ending, low, high = string.byte(payload, at, at + 2)
+  local b, identity = low + high * 256, sub(payload, at + 32, at + 42)
+  local value = written[key]
+  if value == nil then value = values[i] end
+  if ending == 1 and value and sub(value, 1, 9) == sub(payload, at + 15, at + 23) and sub(value, 39) == owner then
+    local digest = sub(value, 23, 30)
+    if digest == NONE then digest = sub(payload, at + 24, at + 31) end
+    complete(key, b, identity, digest, at)
+    replies[i] = 1
+  else
+    replies[i] = settle(key, value, b, identity, at)
+  end
+  at = at + 43
 end
 
 for b, more in pairs(entries) do
-  redis.call('APPEND', KEYS[n + b], more)
-  if redis.call('PTTL', KEYS[n + b]) < retention then
-    redis.call('PEXPIRE', KEYS[n + b], math.ceil(retention + retention / 64))
-  end
+  local bucket = KEYS[n + b]
+  call('APPEND', bucket, more)
+  if call('PTTL', bucket) < retention then call('PEXPIRE', bucket, math.ceil(retention + retention / 64)) end
 end
+local gone = {}
 for _, key in ipairs(touched) do
-  if values[key] then redis.call('SET', key, values[key], 'PX', retention) end
+  if written[key] then call('SET', key, written[key], 'PX', remembered)
+  else gone[#gone + 1] = key end
 end
-for _, key in ipairs(touched) do
-  if not values[key] then redis.call('DEL', key) end
-end
-return table.concat(replies)
+if #gone > 0 then call('DEL', unpack(gone)) end
+return string.char(unpack(replies))
 `
 
 /**
@@ -248,7 +266,7 @@ for i, owners in ipairs(KEYS) do
   local since
   if leave == 1 then
     local till, began = aliveUntil(owners, owner)
-    since = till > ms and began or 0
+    since = struct.pack('<d', till > ms and began or 0)
     redis.call('HDEL', owners, owner)
   else
     since = keepAlive(owners, owner, leaseMs, true)
@@ -257,7 +275,7 @@ for i, owners in ipairs(KEYS) do
   for j = 1, #all, 2 do
     if struct.unpack('<d', all[j + 1]) <= ms then redis.call('HDEL', owners, all[j]) end
   end
-  sinces[i] = struct.pack('<d', since)
+  sinces[i] = since
 end
 return table.concat(sinces)
 `

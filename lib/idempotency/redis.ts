@@ -73,7 +73,7 @@ export class RedisIdempotencyStore implements IdempotencyStore {
       const call = batch.claimCall(this.#keysOf(scope), scope, part, places)
       const reply = (await this.#link.run(claimScript, call.keys, [owner, call.payload])) as Buffer
       this.#presence.note(scope, owner, call.shards, reply, batch.ownersAt(part.length))
-      return places.map((place, i) => batch.claimResult(reply, i, place))
+      return places.map((place, i) => batch.claimResult(reply, i, part[i]!, place))
     })
   }
 
