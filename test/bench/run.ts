@@ -39,7 +39,7 @@ async function main(): Promise<void> {
   const { AMQP_URL: amqpUrl, REDIS_URL: redisUrl } = process.env
   if (!amqpUrl || !redisUrl) throw new Error('expected AMQP_URL and REDIS_URL in the environment: use `npm run bench`')
   const wanted = flags.only ?? Object.keys(contests)
-  await using built = await build()
+  using built = build()
   await using queues = await Queues.open(amqpUrl)
   const results: Record<string, ContestResult> = {}
   for (const name of wanted) {
