@@ -221,11 +221,10 @@ export class Instance {
     this.#world = world
   }
 
+  /** A start that meets a running incarnation (two crashes, 100 ms apart) ends it as a crash does. */
   async start(): Promise<void> {
-    const life = ++this.#life
-    this.#died.resolve()
+    const life = this.#end()
     this.#died = latch()
-    this.channel?.die()
     this.#consumer = this.#build(() => this.#life === life)
     await Promise.race([this.#consumer.start(), this.#died.promise])
   }
@@ -238,12 +237,18 @@ export class Instance {
   }
 
   async #crash(): Promise<void> {
+    this.#end()
+    await this.#world.time.sleep(100)
+    await this.start()
+  }
+
+  /** Whatever ran is no more. @returns the number of the next life */
+  #end(): number {
     this.#life++
     this.#died.resolve()
     for (const holders of this.#world.inWork.values()) holders.delete(this)
     this.channel?.die()
-    await this.#world.time.sleep(100)
-    await this.start()
+    return this.#life
   }
 
   async #restart(): Promise<void> {
