@@ -1,5 +1,6 @@
 /** How long to wait before attempt n: pure arithmetic, no timers. */
-import { checkOptions, integer, number, oneOf } from './options.ts'
+import { InvalidOption } from './errors.ts'
+import { checkOptions, number, oneOf } from './options.ts'
 
 /** Milliseconds to wait after the given number of failures (1 = after the first). */
 export interface Backoff {
@@ -49,7 +50,7 @@ export function exponential(options: ExponentialOptions = {}): Backoff {
 /** A list of waits; the last one repeats. */
 export function steps(...delaysMs: readonly number[]): Backoff {
   for (const delayMs of delaysMs) checkOptions('steps()', { delayMs }, { delayMs: number(0, MAX_DELAY_MS) })
-  checkOptions('steps()', { count: delaysMs.length }, { count: integer(1) })
+  if (delaysMs.length === 0) throw new InvalidOption('steps(): expected at least one wait in ms, got none')
   const at = (failures: number) => delaysMs[Math.min(failures, delaysMs.length) - 1]!
   return { delayMs: at, maxDelayMs: at }
 }

@@ -30,7 +30,7 @@ import { retryCopy } from './retry/scheduler.ts'
 import { type Schema, validate } from './schema.ts'
 import type { Declarer } from './topology/declarer.ts'
 import { arrivalAtQueue, delayTopology, levelFor } from './topology/delay.ts'
-import { ARCHIVE_TTL_MS, workQueueTopology } from './topology/queues.ts'
+import { ARCHIVE_TTL_MS, workQueueName, workQueueTopology } from './topology/queues.ts'
 import { EMPTY, type Exchange, merge, type Topology } from './topology/topology.ts'
 
 /** One binding of the consumed queue. */
@@ -100,6 +100,8 @@ const DEFAULTS = {
 } as const
 /** Unacked messages that wait in place must be settled before the broker's consumer timeout of 30 minutes. */
 const LONGEST_HOLD_MS = 25 * 60_000
+/** The broker's consumer timeout, unless its operator changed it. */
+const CONSUMER_TIMEOUT_MS = 30 * 60_000
 
 const RULES = {
   bind: listOf(object),
@@ -160,7 +162,7 @@ export function createConsumer<Body>(
   around: Surroundings,
 ): Consumer {
   const where = `consume("${queue}")`
-  checkOptions('consume()', { queue, handler }, { queue: needed(text(200)), handler: needed(callable) })
+  checkOptions('consume()', { queue, handler }, { queue: needed(workQueueName), handler: needed(callable) })
   checkOptions(where, options, RULES)
   for (const bind of options.bind ?? []) checkOptions(`${where}: bind`, bind, BIND_RULES)
   const policy = retryPolicy(options.retry)
@@ -187,6 +189,7 @@ function partsOf(
     throw new InvalidOption(
       `${where}: expected prefetch (${prefetch}) to be at least concurrency (${concurrency}): handlers would stand idle`,
     )
+  checkUnacked(where, handlerTimeoutMs, concurrency, prefetch)
   return {
     connection: around.connection,
     declarer: around.declarer,
@@ -288,6 +291,16 @@ function retentionOf(where: string, options: ConsumeOptions, policy: RetryPolicy
   throw new InvalidOption(
     `${where}: expected retentionMs (${retentionMs}) to cover the retry span (retry.maxAgeMs ${policy.spanMs}) plus replayWindowMs (${replayWindowMs}), ` +
       `${minimum} in all: a message forgotten earlier would be handled twice. Raise retentionMs, or lower retry.maxAgeMs or replayWindowMs`,
+  )
+}
+
+/** A prefetched message waits, unacked, for those before it. */
+function checkUnacked(where: string, handlerTimeoutMs: number, concurrency: number, prefetch: number): void {
+  const rounds = Math.ceil(prefetch / concurrency)
+  if (handlerTimeoutMs * rounds <= CONSUMER_TIMEOUT_MS) return
+  throw new InvalidOption(
+    `${where}: the broker takes back what is unacked for 30 minutes, and a prefetched message may wait for ${rounds} rounds of handlers: ` +
+      `expected handlerTimeoutMs * prefetch / concurrency to be at most ${CONSUMER_TIMEOUT_MS}, got ${handlerTimeoutMs * rounds}. Lower handlerTimeoutMs or prefetch`,
   )
 }
 

@@ -199,6 +199,11 @@ function randomBytes(): Uint8Array {
 
 const DERIVED_NAMESPACE = '6f4b7c1e-38a5-4d0e-9b7a-5a1f0c9d2e67'
 
+/** Has the form of a derived id: UUIDv5. */
+export function isDerivedId(messageId: string): boolean {
+  return messageId.length === 36 && messageId[14] === '5'
+}
+
 /**
  * The id of a message that a handler publishes: UUIDv5 (RFC 9562) of the incoming id and the publish's name or position.
  * A run repeated after a crash publishes the same ids, so the next consumer drops the copies.

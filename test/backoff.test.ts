@@ -41,7 +41,7 @@ describe('backoff', () => {
   })
 
   it('refuses waits that cannot be kept', () => {
-    expect(() => steps()).throw('expected count to be an integer >= 1')
+    expect(() => steps()).throw('expected at least one wait in ms')
     expect(() => steps(-1)).throw('expected delayMs')
     expect(() => fixed({ delayMs: MAX_DELAY_MS + 1 })).throw('expected delayMs')
     expect(() => exponential({ baseMs: 0 })).throw('expected baseMs')

@@ -78,12 +78,13 @@ async function queueFindings({ surehop }: Session, name: string): Promise<Findin
       continue
     }
     const { mismatch, chosen } = await compare(surehop, queue)
-    const idle = queue.name === name && status.consumers === 0 ? ', nobody consumes it' : ''
-    const counts = `${plural(status.messages, 'message')}, ${plural(status.consumers, 'consumer')}`
+    const idle = queue.name === name && status.consumers === 0
+    const consumers = idle ? 'nobody consumes it' : plural(status.consumers, 'consumer')
+    const counts = `${plural(status.messages, 'message')}, ${consumers}`
     findings.push({
-      ok: mismatch === undefined && idle === '',
+      ok: mismatch === undefined && !idle,
       subject: queue.name,
-      text: `${mismatch ?? `arguments as declared${chosen}`}; ${counts}${idle}${hint(name, queue.name, status.messages)}`,
+      text: `${mismatch ?? `arguments as declared${chosen}`}; ${counts}${hint(name, queue.name, status.messages)}`,
     })
   }
   return findings

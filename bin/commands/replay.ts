@@ -25,7 +25,7 @@ export function replayCommand(): Command {
     description: 'send letters to their queue again, in growing batches, and stop when too many fail again',
     flags: (command) =>
       selectionFlags(command)
-        .option('--rate <rate>', 'letters per second, minute or hour (50/s, 600/m), or none', rateOf, 50)
+        .option('--rate <rate>', 'letters per second, minute or hour (50/s, 600/m); 0 or none: no limit', rateOf, 50)
         .option('--no-watch', 'do not wait in between to see whether they fail again')
         .option('--to <queue>', 'for letters that do not say where they come from')
         .option('--force', 'also those already completed; their consumer drops them')
@@ -51,6 +51,7 @@ async function replay(session: Session, flags: Flags, queue: string): Promise<nu
   if (plan.error) throw plan.error
   if (session.interrupted.aborted) return EXIT.interrupted
   output.note(planText(plan, queue))
+  if (plan.replayed > 0) await noteIdle(session, flags, queue)
   if (flags.dryRun) return EXIT.done
   if (plan.replayed === 0) return plan.selected === 0 && selection.ids === undefined ? EXIT.done : EXIT.partly
   if (!(await confirmed(session, `Send ${plural(plan.replayed, 'letter')} again?`, flags.yes === true)))
@@ -62,6 +63,14 @@ function optionsOf(flags: Flags, { interrupted }: Session): ReplayOptions {
   const { rate, watch, force, to } = flags
   const target = to === undefined ? {} : { to }
   return { perSecond: rate, watch, force: force === true, ...target, signal: interrupted }
+}
+
+/** Letters sent to a queue without a consumer wait there, and a replay that watches them waits with them. */
+async function noteIdle({ surehop, output }: Session, { watch }: Flags, queue: string): Promise<void> {
+  const status = await surehop.queueStatus(queue)
+  if (status?.consumers !== 0) return
+  const then = watch ? ', and this command with it after each batch (--no-watch does not)' : ''
+  output.note(`Nobody consumes ${safe(queue)} now: what is sent waits there${then}.`)
 }
 
 /** What would be done; told letter by letter with `--dry-run`. */

@@ -53,8 +53,8 @@ export interface Context {
   send(queue: string, message: OutgoingMessage, options?: ContextPublishOptions): Promise<Receipt>
 }
 
-/** Handles one message. Resolve when the effect is done; throw to fail this attempt. */
-export type Handler<Body = unknown> = (message: Message<Body>, context: Context) => Promise<void> | void
+/** Handles one message. Return, or resolve, when the effect is done (what with does not matter); throw or reject to fail this attempt. */
+export type Handler<Body = unknown> = (message: Message<Body>, context: Context) => unknown
 
 /** Wraps the handler: runs once per attempt, never for dropped duplicates. */
 export type Middleware = (next: Handler) => Handler

@@ -1,6 +1,6 @@
 /**
  * The dead letters of one queue: look, group, send again, discard, restore, edit, export, import. The one API behind the
- * command and the dashboard.
+ * command, and what others build on it.
  *
  * Promises: looking changes neither count nor order, and memory does not grow with the number of letters; one inspector at a time
  * (the second is told `ResourceBusy`); a letter leaves a queue only when the broker has confirmed its copy elsewhere.
@@ -11,11 +11,11 @@ import { InvalidOption, MessageInvalid } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Events } from '../observability/events.ts'
-import { callable, checkOptions, flag, having, number, object, text } from '../options.ts'
+import { callable, checkOptions, flag, having, needed, number, object, text } from '../options.ts'
 import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { Declarer } from '../topology/declarer.ts'
-import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf } from '../topology/queues.ts'
+import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf, workQueueName } from '../topology/queues.ts'
 import { EMPTY } from '../topology/topology.ts'
 import { archiveCopy, editedCopy, type LetterEdit, restoredCopy } from './copies.ts'
 import { Grouping, type LetterGroup } from './groups.ts'
@@ -84,7 +84,7 @@ export class DeadLetters {
 
   /** Use `surehop.deadLetters()`. */
   constructor(queue: string, options: DeadLettersOptions, parts: DeadLettersParts) {
-    checkOptions('deadLetters()', { queue }, { queue: text(200) })
+    checkOptions('deadLetters()', { queue }, { queue: needed(workQueueName) })
     checkOptions(`deadLetters("${queue}")`, options, RULES)
     this.queue = queue
     this.#parts = parts

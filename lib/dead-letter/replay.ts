@@ -9,7 +9,7 @@
  * point loses nothing; a crash between publish and ack leaves both copies, of which the generation lets one run (with an
  * idempotency store). Does NOT promise that the messages succeed, nor their order. Emits dead-letter.replayed.
  */
-import { PublishFailed, ResourceMissing } from '../errors.ts'
+import { PublishFailed, ResourceMissing, textOf } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { Events } from '../observability/events.ts'
 import type { Publisher } from '../producer/publisher.ts'
@@ -186,7 +186,7 @@ class Replay {
 
   #skipped({ taken, letter }: Selected, why: SkipReason): void {
     this.#count.skipped++
-    this.#options.onOutcome?.({ letter, to: this.#target(taken), outcome: 'skipped', why })
+    this.#tell({ letter, to: this.#target(taken), outcome: 'skipped', why })
   }
 
   async #launch(selected: Selected, sent: Sent[]): Promise<void> {
@@ -195,7 +195,7 @@ class Replay {
     const generation = letter.generation + 1
     if (this.#options.dryRun) {
       this.#count.replayed++
-      this.#options.onOutcome?.({ letter, to, outcome: 'would-replay', generation })
+      this.#tell({ letter, to, outcome: 'would-replay', generation })
       return
     }
     await this.#pace.turn(this.#options.signal)
@@ -217,7 +217,7 @@ class Replay {
       this.#count.replayed++
       const { messageId, transactionId } = copy
       events.emit('dead-letter.replayed', { messageId, transactionId, queue, generation })
-      this.#options.onOutcome?.({ letter, to, outcome: 'replayed', generation, letterLeft })
+      this.#tell({ letter, to, outcome: 'replayed', generation, letterLeft })
       return true
     } catch (error) {
       this.#failed(letter, to, error as Error)
@@ -235,7 +235,16 @@ class Replay {
           cause: error,
         })
       : error
-    this.#options.onOutcome?.({ letter, to, outcome: 'failed', error: told })
+    this.#tell({ letter, to, outcome: 'failed', error: told })
+  }
+
+  /** A listener that throws ends the replay; its letter is what it was. */
+  #tell(outcome: ReplayOutcome): void {
+    try {
+      this.#options.onOutcome?.(outcome)
+    } catch (error) {
+      this.#trouble ??= error instanceof Error ? error : new Error(textOf(error))
+    }
   }
 
   #target(taken: Taken): string {

@@ -1,7 +1,8 @@
 /**
  * Writes the named events to a pino-like logger. Promises: no body, no header value, no password in any line.
  */
-import { textOf } from '../errors.ts'
+import { HEADER } from '../message.ts'
+import { errorHeaders } from '../reason.ts'
 import { type EventData, type EventName, eventNames, onEvent } from './events.ts'
 
 /** The part of pino we use; any logger with these methods fits. */
@@ -45,7 +46,7 @@ const LEVELS: Readonly<Record<EventName, Level>> = {
  */
 export function logEvents(instance: string, logger: Logger): () => void {
   const ends = eventNames
-    .filter((name) => isOn(logger, LEVELS[name]))
+    .filter((name) => isOn(logger, LEVELS[name]) || (isState(name) && isOn(logger, 'warn')))
     .map((name) => onEvent(name, (data) => data.instance === instance && write(logger, name, data)))
   return () => {
     for (const end of ends) end()
@@ -54,12 +55,42 @@ export function logEvents(instance: string, logger: Logger): () => void {
 
 function write(logger: Logger, name: EventName, data: EventData<EventName>): void {
   const { instance: _, ...fields } = data
-  logger[LEVELS[name]]({ event: name, ...Object.fromEntries(Object.entries(fields).map(plain)) }, `surehop ${name}`)
+  const { error, ...plain } = fields as { error?: unknown }
+  const line = { event: name, ...rounded(plain), ...(error === undefined ? {} : described(name, error)) }
+  logger[levelOf(name, fields as { error?: unknown; to?: string })](line, `surehop ${name}`)
 }
 
-/** Errors become their text: the error of a handler may carry a payload in its fields. */
-function plain([field, value]: [string, unknown]): [string, unknown] {
-  return field === 'error' ? [field, value === undefined ? undefined : textOf(value, 300)] : [field, value]
+/** What breaks off is worth a warning, what fails for good an error. */
+function levelOf(name: EventName, { error, to }: { error?: unknown; to?: string }): Level {
+  if (to === 'failed') return 'error'
+  return isState(name) && LEVELS[name] === 'info' && error !== undefined ? 'warn' : LEVELS[name]
+}
+
+function isState(name: EventName): boolean {
+  return name.endsWith('.state')
+}
+
+/** Errors become their type, text and, of handlers, frames: the error itself may carry a payload in its fields. */
+function described(name: EventName, error: unknown): object {
+  const told = errorHeaders(error)
+  const stack = told[HEADER.errorStack]
+  return {
+    errorType: told[HEADER.errorType],
+    error: told[HEADER.errorMessage],
+    ...(name.startsWith('message.') && stack !== undefined
+      ? { fingerprint: told[HEADER.errorFingerprint], stack }
+      : {}),
+  }
+}
+
+/** Times to the microsecond. */
+function rounded(fields: object): object {
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      typeof value === 'number' ? Math.round(value * 1_000) / 1_000 : value,
+    ]),
+  )
 }
 
 /** pino tells whether a level is written at all; unwanted levels cost nothing. */

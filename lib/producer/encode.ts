@@ -8,6 +8,7 @@ import {
   HEADER,
   HEADER_PREFIX,
   isBrokerHeader,
+  isDerivedId,
   newMessageId,
   type OutgoingMessage,
   type WireMessage,
@@ -61,7 +62,7 @@ export function encode(exchange: string, message: OutgoingMessage, options: Enco
   if (content.length > options.maxBodyBytes) throw tooLarge(content.length, options.maxBodyBytes)
   const headers: Record<string, unknown> = message.headers ? userHeaders(message.headers) : {}
   headers[HEADER.transactionId] = transactionId
-  if (options.derived) headers[HEADER.derived] = true
+  if (options.derived && isDerivedId(messageId)) headers[HEADER.derived] = true
   if (message.key !== undefined) headers[HEADER.key] = message.key
   const { type, correlationId, replyTo, body } = message
   const contentType =

@@ -2,6 +2,7 @@
  * The three queues of one consumer: work `q`, dead letters `q.dead`, archive `q.archive`. Quorum queues only: on RabbitMQ 4
  * a classic queue confirms without fsync. Arguments are the same on every broker version, so that an upgrade never breaks a declare.
  */
+import { text } from '../options.ts'
 import type { Queue, Topology } from './topology.ts'
 
 export const DEAD_SUFFIX = '.dead'
@@ -30,6 +31,15 @@ export function deadQueueOf(queue: string): string {
 
 export function archiveQueueOf(queue: string): string {
   return queue + ARCHIVE_SUFFIX
+}
+
+/** A name that can be a work queue's: not that of its dead letters or archive. */
+export function workQueueName(value: unknown): string | undefined {
+  const long = text(200)(value)
+  if (long !== undefined) return long
+  return /\.(dead|archive)$/.test(value as string)
+    ? `the name of a work queue: "${DEAD_SUFFIX}" and "${ARCHIVE_SUFFIX}" are added to it`
+    : undefined
 }
 
 /** Work queue, dead letters and archive of one consumer. */

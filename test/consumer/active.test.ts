@@ -52,7 +52,8 @@ describe('attempt: how it ends', () => {
   })
 
   it('counts a handler that ends in the second after its time was up as what it is: done', async () => {
-    const late: Handler = (_, { signal }) => new Promise((resolve) => signal.addEventListener('abort', () => resolve()))
+    const late: Handler = (_, { signal }) =>
+      new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
     expect(await attempt(late, { timeoutMs: 5 }).end).to.deep.equal({ ended: 'done' })
   })
 

@@ -3,7 +3,14 @@
 import { expect } from 'chai'
 import { v7 } from 'uuid'
 import { z } from 'zod'
-import { type Context, HEADER, MemoryIdempotencyStore, type Message, onEvent } from '../../lib/index.ts'
+import {
+  type Context,
+  HEADER,
+  MemoryIdempotencyStore,
+  type Message,
+  type Middleware,
+  onEvent,
+} from '../../lib/index.ts'
 import { derivedMessageId } from '../../lib/message.ts'
 import { latch } from '../support/eventually.ts'
 import { uniqueExchange, uniqueQueue } from '../support/unique.ts'
@@ -124,7 +131,9 @@ describe('consumer: messages', function () {
     const [queue, log, messageId] = [uniqueQueue(), [] as string[], v7()]
     const surehop = await connected()
     const named =
-      (name: string) => (next: (m: Message, c: Context) => Promise<void> | void) => async (m: Message, c: Context) => {
+      (name: string): Middleware =>
+      (next) =>
+      async (m, c) => {
         log.push(`${name} ${c.attempt}`)
         await next(m, { ...c })
       }

@@ -40,6 +40,7 @@ function parse(args: readonly string[]): Task {
 async function main(): Promise<number> {
   const task = parse(process.argv.slice(2))
   const interrupted = nextSignal()
+  if (task.rabbitmq || task.redis) console.error('Starting private services, a few seconds...')
   const starting = startServices(task)
   const services = await Promise.race([starting, interrupted])
   if (typeof services === 'string') return endedBy(services)

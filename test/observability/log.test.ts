@@ -1,0 +1,67 @@
+/** What the log says, and what it never says. */
+import { expect } from 'chai'
+import { Events } from '../../lib/observability/events.ts'
+import { type Logger, logEvents } from '../../lib/observability/log.ts'
+
+interface Line {
+  readonly level: string
+  readonly text: string
+  readonly fields: Record<string, unknown>
+}
+
+function recorder(least = 'debug'): { lines: Line[]; logger: Logger } {
+  const order = ['debug', 'info', 'warn', 'error']
+  const lines: Line[] = []
+  const at = (level: string) => (fields: object, text: string) =>
+    void lines.push({ level, text, fields: fields as Record<string, unknown> })
+  const logger = {
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    isLevelEnabled: (level: string) => order.indexOf(level) >= order.indexOf(least),
+  }
+  return { lines, logger }
+}
+
+const run = { messageId: 'm', transactionId: 't', queue: 'q', type: undefined, attempt: 1, generation: 0 }
+const state = { role: 'publish', url: undefined }
+
+describe('the log', () => {
+  let end = () => {}
+  afterEach(() => end())
+
+  it('names the type, text and frames of what a handler threw, and nothing the error carries besides', () => {
+    const { lines, logger } = recorder()
+    const events = new Events('a')
+    end = logEvents('a', logger)
+    const error = Object.assign(new TypeError('no sku'), { body: { card: '4111' } })
+    events.emit('message.failed', { ...run, error, durationMs: 0.333_570_000_4 })
+    const [line] = lines
+    expect(line).to.include({ level: 'warn', text: 'surehop message.failed' })
+    expect(line?.fields).to.include({ errorType: 'TypeError', error: 'no sku', durationMs: 0.334, messageId: 'm' })
+    expect(line?.fields['stack']).to.include('log.test.ts')
+    expect(JSON.stringify(lines)).not.to.include('4111')
+  })
+
+  it('warns of what breaks off, also where only warnings are wanted, and calls an end for good an error', () => {
+    const { lines, logger } = recorder('warn')
+    const events = new Events('a')
+    end = logEvents('a', logger)
+    events.emit('connection.state', { ...state, from: 'connecting', to: 'open', error: undefined })
+    events.emit('connection.state', { ...state, from: 'open', to: 'connecting', error: new Error('ECONNRESET') })
+    events.emit('connection.state', { ...state, from: 'connecting', to: 'failed', error: new Error('refused') })
+    const worth = lines.filter(({ level }) => level !== 'info').map(({ level, fields }) => [level, fields['error']])
+    expect(worth).to.deep.equal([
+      ['warn', 'ECONNRESET'],
+      ['error', 'refused'],
+    ])
+  })
+
+  it('holds only its own instance', () => {
+    const { lines, logger } = recorder()
+    end = logEvents('a', logger)
+    new Events('b').emit('connection.unblocked', { role: 'publish' })
+    expect(lines).to.deep.equal([])
+  })
+})
