@@ -57,6 +57,24 @@ describe('what the Redis store keeps', () => {
       expect(await redis.client.pttl(key)).to.be.within(scope.retentionMs - 5_000, scope.retentionMs * 1.05)
   })
 
+  it('is left as it is, with its time to live, by claims and settlements that are refused', async () => {
+    const id = v7()
+    const claim = { id, digest: undefined, generation: 0, attempt: 1, sequence: 1 }
+    const [granted] = await store.claim(scope, 'a', [claim])
+    if (granted?.status !== 'acquired') throw new Error(`expected acquired, got ${granted?.status}`)
+    const [key] = await keys('i')
+    const before = await redis.client.getBuffer(key!)
+    await redis.client.pexpire(key!, 30_000)
+    const settlement = { id, digest: undefined, ending: { state: 'completed' } as const }
+    const { fencingToken } = granted
+    expect(await store.settle(scope, 'b', [{ ...settlement, fencingToken }])).to.deep.equal(['lost'])
+    expect(await store.settle(scope, 'a', [{ ...settlement, fencingToken: fencingToken - 1 }])).to.deep.equal(['lost'])
+    expect((await store.claim(scope, 'b', [claim]))[0]?.status).to.equal('leased')
+    expect(await redis.client.getBuffer(key!)).to.deep.equal(before)
+    expect(await redis.client.pttl(key!)).to.be.within(1, 30_000)
+    expect(await store.settle(scope, 'a', [{ ...settlement, fencingToken }])).to.deep.equal(['settled'])
+  })
+
   it('prolongs a bucket that is written to late', async () => {
     const id = v7()
     await complete([id])
