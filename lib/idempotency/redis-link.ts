@@ -6,7 +6,7 @@
  * Promises: every call ends within the command timeout (the first also waits for the connection, with a bound); whatever is
  * not a certain answer is `StoreUnavailable`; nothing is queued while disconnected nor sent twice behind the caller's back; it
  * reconnects by itself for ever. Passwords stand in no message.
- * Does NOT promise: that a call which timed out was not executed.
+ * An idle link keeps no process alive. Does NOT promise: that a call which timed out was not executed.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -68,6 +68,7 @@ export class RedisLink {
     this.#connection.on('error', (error) => {
       this.#trouble = error
     })
+    keepsNoProcessAlive(this.#connection)
     this.#connection.on('ready', () => {
       this.#wasReady = true
       this.#trouble = undefined
@@ -188,6 +189,23 @@ function checkedUrl(url: unknown): string {
   throw new InvalidOption(
     'expected redis to be a URL like redis://user:password@host:6379/0, got something else (not shown: it may hold a password)',
   )
+}
+
+/** What ioredis waits with; a request under way has a timer of its own, which does keep the process. */
+interface Waits {
+  readonly stream?: { unref?(): void } | undefined
+  readonly reconnectTimeout?: NodeJS.Timeout | number | null
+  on(event: string, listener: (node: Waits) => void): void
+}
+
+/** A store that nobody closed, idle or trying to reconnect, must not keep a process that has nothing else to do. */
+function keepsNoProcessAlive(connection: object): void {
+  const waits = connection as Waits
+  waits.on('connect', () => waits.stream?.unref?.())
+  waits.on('reconnecting', () => {
+    if (typeof waits.reconnectTimeout === 'object') waits.reconnectTimeout?.unref()
+  })
+  waits.on('+node', keepsNoProcessAlive)
 }
 
 /** See the table of what ioredis does while Redis is down: by default it queues, repeats, and runs late what nobody waits for. */

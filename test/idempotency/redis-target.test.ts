@@ -1,4 +1,6 @@
 /** What the Redis store can be given. */
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { InvalidOption } from '../../lib/errors.ts'
@@ -33,5 +35,18 @@ describe('the Redis store takes', () => {
       'RedisIdempotencyStore: unknown option "commandTimeout", did you mean "commandTimeoutMs"?',
     )
     expect(() => new RedisIdempotencyStore(REDIS_URL, { connectTimeoutMs: 0 })).to.throw(InvalidOption, 'integer >= 1')
+  })
+
+  it('a process to its end, although nobody closed the store, whether Redis answers or not', async function () {
+    this.timeout(30_000)
+    const front = new URL('../../lib/index.ts', import.meta.url).href
+    const script = `
+      import { RedisIdempotencyStore } from '${front}'
+      await new RedisIdempotencyStore('${REDIS_URL}').check()
+      await new RedisIdempotencyStore('redis://127.0.0.1:1').check().catch((error) => console.log(error.code))
+    `
+    const args = ['--import', 'tsx', '--input-type=module', '--eval', script]
+    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 20_000 })
+    expect(stdout.trim()).to.equal('STORE_UNAVAILABLE')
   })
 })
