@@ -49,7 +49,10 @@ export interface ConsumeOptions<Body = unknown> {
   readonly bind?: readonly Bind[]
   /** Most handlers at a time. Default 10. */
   readonly concurrency?: number
-  /** Most unacked deliveries held. Default 2 * concurrency. */
+  /**
+   * Most unacked deliveries held. Default 2 * concurrency. A prefetched message waits, unacked, for those before it: with handlers
+   * that take minutes keep it near `concurrency`, or the broker takes the message back after its consumer timeout (30 minutes).
+   */
   readonly prefetch?: number
   /** Where finished messages are remembered. Without it duplicates are handled again. */
   readonly idempotency?: IdempotencyStore
@@ -100,8 +103,6 @@ const DEFAULTS = {
 } as const
 /** Unacked messages that wait in place must be settled before the broker's consumer timeout of 30 minutes. */
 const LONGEST_HOLD_MS = 25 * 60_000
-/** The broker's consumer timeout, unless its operator changed it. */
-const CONSUMER_TIMEOUT_MS = 30 * 60_000
 
 const RULES = {
   bind: listOf(object),
@@ -189,7 +190,6 @@ function partsOf(
     throw new InvalidOption(
       `${where}: expected prefetch (${prefetch}) to be at least concurrency (${concurrency}): handlers would stand idle`,
     )
-  checkUnacked(where, handlerTimeoutMs, concurrency, prefetch)
   return {
     connection: around.connection,
     declarer: around.declarer,
@@ -291,16 +291,6 @@ function retentionOf(where: string, options: ConsumeOptions, policy: RetryPolicy
   throw new InvalidOption(
     `${where}: expected retentionMs (${retentionMs}) to cover the retry span (retry.maxAgeMs ${policy.spanMs}) plus replayWindowMs (${replayWindowMs}), ` +
       `${minimum} in all: a message forgotten earlier would be handled twice. Raise retentionMs, or lower retry.maxAgeMs or replayWindowMs`,
-  )
-}
-
-/** A prefetched message waits, unacked, for those before it. */
-function checkUnacked(where: string, handlerTimeoutMs: number, concurrency: number, prefetch: number): void {
-  const rounds = Math.ceil(prefetch / concurrency)
-  if (handlerTimeoutMs * rounds <= CONSUMER_TIMEOUT_MS) return
-  throw new InvalidOption(
-    `${where}: the broker takes back what is unacked for 30 minutes, and a prefetched message may wait for ${rounds} rounds of handlers: ` +
-      `expected handlerTimeoutMs * prefetch / concurrency to be at most ${CONSUMER_TIMEOUT_MS}, got ${handlerTimeoutMs * rounds}. Lower handlerTimeoutMs or prefetch`,
   )
 }
 
