@@ -60,7 +60,7 @@ describe('the Redis store without a certain answer', function () {
     expect(JSON.stringify([error, error.cause, Object.entries(error.cause as object)])).not.to.contain('s3cret')
   })
 
-  it('gives up on a frozen Redis within the command timeout, and goes on by itself when it thaws', async () => {
+  it('P26: gives up on a frozen Redis within the command timeout, and goes on by itself when it thaws', async () => {
     const claim = claimOf()
     await store.claim(scope, 'a', [claimOf()])
     await server.freeze()
