@@ -1,6 +1,7 @@
 /** Opens what a command needs, by options or environment, and closes it. Logs go to stderr; passwords nowhere. */
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
+import { pino } from 'pino'
 import { connect, type DeadLetters, InvalidOption, RedisIdempotencyStore, type Surehop } from '../lib/index.ts'
 import { Output } from './terminal.ts'
 
@@ -51,7 +52,7 @@ export async function withSession(flags: ConnectionFlags, run: (session: Session
     service: 'surehop-cli',
     connectTimeoutMs: CONNECT_MS,
     ...tlsOf(flags),
-    ...(flags.verbose ? { logger: stderrLogger(output) } : {}),
+    ...(flags.verbose ? { logger: pino({ level: 'debug' }, pino.destination({ fd: 2, sync: true })) } : {}),
   })
   const redis = flags.redis ?? process.env['REDIS_URL']
   const store = redis ? new RedisIdempotencyStore({ url: redis }) : undefined
@@ -87,10 +88,4 @@ function interruption(output: Output): AbortSignal {
       stop.abort(new Error('interrupted'))
     })
   return AbortSignal.any([stop.signal, output.gone])
-}
-
-function stderrLogger(output: Output) {
-  const at = (level: string) => (fields: object, text: string) =>
-    output.note(JSON.stringify({ level, time: new Date().toISOString(), text, ...fields }))
-  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
 }

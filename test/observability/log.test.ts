@@ -1,5 +1,6 @@
 /** What the log says, and what it never says. */
 import { expect } from 'chai'
+import { pino } from 'pino'
 import { Events } from '../../lib/observability/events.ts'
 import { type Logger, logEvents } from '../../lib/observability/log.ts'
 
@@ -56,6 +57,21 @@ describe('the log', () => {
       ['warn', 'ECONNRESET'],
       ['error', 'refused'],
     ])
+  })
+
+  it('is written by pino as it is, at pino’s levels', () => {
+    const written: Record<string, unknown>[] = []
+    end = logEvents('a', pino({ level: 'info' }, { write: (line: string) => void written.push(JSON.parse(line)) }))
+    const events = new Events('a')
+    events.emit('channel.state', { role: 'publish', from: 'opening', to: 'open', error: undefined })
+    events.emit('message.dead-lettered', { ...run, reason: 'failed 8 times', error: new Error('no') })
+    expect(written).to.have.length(1)
+    expect(written[0]).to.include({
+      level: 50,
+      msg: 'surehop message.dead-lettered',
+      reason: 'failed 8 times',
+      error: 'no',
+    })
   })
 
   it('holds only its own instance', () => {
