@@ -18,6 +18,11 @@ export type ErrorCode =
   | 'MESSAGE_INVALID'
   | 'MESSAGE_CONFLICT'
   | 'STORE_UNAVAILABLE'
+  | 'DATABASE_UNAVAILABLE'
+  | 'SCHEMA_MISMATCH'
+  | 'ALREADY_COMMITTED'
+  | 'ALREADY_ROLLED_BACK'
+  | 'TRANSACTION_UNKNOWN'
   | 'LEASE_LOST'
   | 'CHANNEL_LOST'
   | 'HANDLER_TIMEOUT'
@@ -178,6 +183,45 @@ export class MessageConflict extends SurehopError {
 /** The idempotency store cannot be asked. Consumers stop running handlers until it can (fail closed). */
 export class StoreUnavailable extends SurehopError {
   readonly code = 'STORE_UNAVAILABLE'
+}
+
+/** Postgres cannot be asked just now: it is down, restarts, refuses connections, or did not answer in time. Nothing is lost; a relay goes on by itself. */
+export class DatabaseUnavailable extends SurehopError {
+  readonly code = 'DATABASE_UNAVAILABLE'
+}
+
+/** The tables in the database are not those this version works with: no migration was applied, or a newer one than it knows. */
+export class SchemaMismatch extends SurehopError {
+  readonly code = 'SCHEMA_MISMATCH'
+  /** The version of the schema that was found; 0 where there is none. */
+  readonly found: number
+  /** The version this library works with. */
+  readonly expected: number
+
+  constructor(
+    versions: { readonly found: number; readonly expected: number },
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options)
+    this.found = versions.found
+    this.expected = versions.expected
+  }
+}
+
+/** A rollback came after the transaction was committed: its messages are sent, or will be. The first decision is final. */
+export class AlreadyCommitted extends SurehopError {
+  readonly code = 'ALREADY_COMMITTED'
+}
+
+/** A commit came after the transaction was rolled back (by this process, a check or an operator): its messages are not sent. The first decision is final. */
+export class AlreadyRolledBack extends SurehopError {
+  readonly code = 'ALREADY_ROLLED_BACK'
+}
+
+/** No half message and no decision of this transaction id is known. */
+export class TransactionUnknown extends SurehopError {
+  readonly code = 'TRANSACTION_UNKNOWN'
 }
 
 /** Reason of a handler's AbortSignal: the right to run this message has ended; somebody else may run it now. */

@@ -10,12 +10,13 @@ const LIB = join(ROOT, 'lib')
 /** From the ground up; a room imports rooms below it, and itself. Files right under lib/ that are not named are ground. */
 const FLOORS = [
   ['observability'],
-  ['connection'],
+  ['connection', 'sql'],
   ['topology'],
   ['producer'],
   ['consumer'],
   ['idempotency', 'retry'],
-  ['dead-letter'],
+  ['dead-letter', 'outbox'],
+  ['transactional-message'],
   ['testing', 'consume.ts', 'surehop.ts', 'index.ts'],
 ]
 
@@ -23,7 +24,7 @@ const FLOORS = [
 const KEPT_IN: Readonly<Record<string, RegExp>> = {
   amqplib: /^(connection|topology|producer|consumer|dead-letter)\//,
   'amqp-connection-manager': /^connection\//,
-  ioredis: /^idempotency\/redis/,
+  ioredis: /^(idempotency|transactional-message)\/redis/,
   pg: /^$/,
 }
 

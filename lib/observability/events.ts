@@ -69,6 +69,64 @@ export interface EventTable {
   'lease.lapsed': { readonly queue: string; readonly running: number }
   'dead-letter.replayed': Ids & { readonly queue: string; readonly generation: number }
   'dead-letter.discarded': Ids & { readonly queue: string }
+  /** A relay sent a row: confirmed and routed. `ageMs` since it was written. */
+  'outbox.sent': Ids & {
+    readonly outbox: string
+    readonly exchange: string
+    readonly routingKey: string
+    readonly ageMs: number
+  }
+  /** A row could not be sent now; its key waits for it. */
+  'outbox.held': Ids & {
+    readonly outbox: string
+    readonly attempt: number
+    readonly delayMs: number
+    readonly error: Error
+  }
+  /** A row was given up on: see `surehop outbox list`. */
+  'outbox.parked': Ids & { readonly outbox: string; readonly attempts: number; readonly error: Error }
+  /** How far behind the relays are: told every few seconds. Age of the oldest row that waits to be sent, ms. */
+  'outbox.backlog': {
+    readonly outbox: string
+    readonly backlog: number
+    readonly oldestMs: number
+    readonly held: number
+    readonly parked: number
+  }
+  /** Something an operator or a developer should look at: an `add` outside a transaction, rows that no relay sends... */
+  'outbox.warning': { readonly outbox: string; readonly warning: string }
+  /** `starting`, `running`, `paused` (the broker or the database cannot be reached), `closing`, `closed`. */
+  'relay.state': {
+    readonly outbox: string
+    readonly from: string
+    readonly to: string
+    readonly error: Error | undefined
+  }
+  /** The half message is stored: local work may begin. */
+  'transaction.prepared': { readonly name: string; readonly transactionId: string; readonly messages: number }
+  'transaction.decided': {
+    readonly name: string
+    readonly transactionId: string
+    readonly decision: 'committed' | 'rolled-back'
+    readonly by: string
+  }
+  /** All messages of a committed transaction are confirmed. */
+  'transaction.published': { readonly name: string; readonly transactionId: string; readonly messages: number }
+  /** Somebody was asked how a transaction ended. `answer` is `unknown` also when the check threw or took too long; then `error` says so. */
+  'transaction.checked': {
+    readonly name: string
+    readonly transactionId: string
+    readonly check: number
+    readonly answer: 'commit' | 'rollback' | 'unknown'
+    readonly error: unknown
+  }
+  /** Undecided after the last check: see `surehop transactions list`. */
+  'transaction.parked': {
+    readonly name: string
+    readonly transactionId: string
+    readonly checks: number
+    readonly ageMs: number
+  }
 }
 
 /** Name of an event. */
@@ -101,6 +159,17 @@ export const eventNames: readonly EventName[] = [
   'lease.lapsed',
   'dead-letter.replayed',
   'dead-letter.discarded',
+  'outbox.sent',
+  'outbox.held',
+  'outbox.parked',
+  'outbox.backlog',
+  'outbox.warning',
+  'relay.state',
+  'transaction.prepared',
+  'transaction.decided',
+  'transaction.published',
+  'transaction.checked',
+  'transaction.parked',
 ]
 
 const channels = new Map(eventNames.map((name) => [name, channel(`surehop:${name}`)]))

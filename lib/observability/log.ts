@@ -38,6 +38,17 @@ const LEVELS: Readonly<Record<EventName, Level>> = {
   'lease.lapsed': 'warn',
   'dead-letter.replayed': 'info',
   'dead-letter.discarded': 'info',
+  'outbox.sent': 'debug',
+  'outbox.held': 'warn',
+  'outbox.parked': 'error',
+  'outbox.backlog': 'debug',
+  'outbox.warning': 'warn',
+  'relay.state': 'info',
+  'transaction.prepared': 'debug',
+  'transaction.decided': 'debug',
+  'transaction.published': 'debug',
+  'transaction.checked': 'info',
+  'transaction.parked': 'error',
 }
 
 /**

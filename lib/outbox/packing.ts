@@ -1,0 +1,83 @@
+/**
+ * A message as an outbox row, and back: bytes, headers of every AMQP type and all properties come back as they were. Pure.
+ *
+ * Headers are kept as JSON; what JSON lacks is a small object with a "!" (as amqplib itself writes typed values): bytes in base64,
+ * integers of 64 bits as text.
+ */
+import { createHash } from 'node:crypto'
+import type { WireProperties } from '../message.ts'
+import type { Encoded } from '../producer/encode.ts'
+
+/** Relays divide so many shards among them. Fixed: a row keeps the shard it was written with. */
+export const SHARDS = 64
+
+/** The columns of a row that its writer gives it. */
+export interface PackedMessage {
+  readonly shard: number
+  readonly messageId: string
+  readonly transactionId: string
+  readonly key: string | undefined
+  readonly exchange: string
+  readonly routingKey: string
+  /** JSON. */
+  readonly properties: string
+  readonly body: Buffer
+}
+
+/** The columns of a row that the message is read from. */
+export interface PackedColumns {
+  readonly message_id: string
+  readonly transaction_id: string
+  readonly exchange: string
+  readonly routing_key: string
+  readonly properties: string
+  readonly body: Uint8Array
+}
+
+export function packed(message: Encoded, key: string | undefined): PackedMessage {
+  const { messageId, transactionId, exchange, routingKey, properties, content } = message
+  const json = JSON.stringify(written(properties))
+  return {
+    shard: shardOf(key ?? messageId),
+    messageId,
+    transactionId,
+    key,
+    exchange,
+    routingKey,
+    properties: json,
+    body: content,
+  }
+}
+
+export function unpacked(row: PackedColumns): Encoded {
+  const { message_id: messageId, transaction_id: transactionId, exchange, routing_key: routingKey, body } = row
+  const properties = read(JSON.parse(row.properties)) as WireProperties
+  const content = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  return { messageId, transactionId, exchange, routingKey, content, properties }
+}
+
+/** The share of the work that a key, or a message without one, belongs to. */
+export function shardOf(text: string): number {
+  return createHash('sha1').update(text).digest().readUInt16BE(0) % SHARDS
+}
+
+function written(value: unknown): unknown {
+  if (typeof value === 'bigint') return { '!': 'integer', value: String(value) }
+  if (value instanceof Uint8Array) return { '!': 'bytes', value: Buffer.from(value).toString('base64') }
+  if (Array.isArray(value)) return value.map(written)
+  return typeof value === 'object' && value !== null ? mapped(value, written) : value
+}
+
+function read(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(read)
+  if (typeof value !== 'object' || value === null) return value
+  const { '!': kind, value: text } = value as { '!'?: unknown; value?: unknown }
+  if (kind === 'bytes') return Buffer.from(text as string, 'base64')
+  if (kind === 'integer') return BigInt(text as string)
+  return mapped(value, read)
+}
+
+/** `Object.fromEntries` makes an own property of "__proto__", too. */
+function mapped(value: object, change: (item: unknown) => unknown): object {
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, change(item)]))
+}

@@ -1,0 +1,92 @@
+/**
+ * Migration 1: the outbox.
+ *
+ * A row's `position` is its place in the order of its key. A sequence number taken at INSERT is no commit order: of two
+ * transactions the one that inserted later may commit first. So rows with a key get their position at commit: a deferred
+ * constraint trigger takes a lock of the key (bucketed: at most 1,024 locks per transaction, always in one order, so that two
+ * transactions never wait for each other in a circle) and numbers the rows; Postgres gives the lock back after the commit has become
+ * visible. Hence, per key: a lower position was committed earlier, and whoever sees a row sees all rows before it. No long
+ * transaction elsewhere holds the relay back, as it would with the snapshot's horizon, and writers of one key wait for each other
+ * only for the moment of their commits.
+ */
+export const outboxMigration = `
+CREATE SEQUENCE {schema}.outbox_position;
+
+CREATE TABLE {schema}.outbox (
+  position       bigint      NOT NULL DEFAULT nextval('{schema}.outbox_position') PRIMARY KEY,
+  -- Which outbox of this schema; normally the service's name.
+  name           text        NOT NULL,
+  -- Which share of the work: relays divide the shards among them. From the key, so that a key has one relay.
+  shard          smallint    NOT NULL,
+  -- ready: to be sent. held: waits for not_before, or (infinity) behind another row of its key. parked: given up on. sent: kept for a while.
+  state          text        NOT NULL DEFAULT 'ready' CHECK (state IN ('ready', 'held', 'parked', 'sent')),
+  -- False until the commit of its transaction: the trigger below numbers it.
+  placed         boolean     NOT NULL,
+  xid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
+  message_id     text        NOT NULL,
+  transaction_id text        NOT NULL,
+  key            text,
+  exchange       text        NOT NULL,
+  routing_key    text        NOT NULL,
+  -- The AMQP properties and headers, packed (see outbox/packing.ts).
+  properties     text        NOT NULL,
+  body           bytea       NOT NULL,
+  -- Not to be delivered before; null: at once.
+  deliver_at     timestamptz,
+  created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  attempts       integer     NOT NULL DEFAULT 0,
+  not_before     timestamptz,
+  last_error     text,
+  ended_at       timestamptz
+);
+
+CREATE INDEX outbox_ready  ON {schema}.outbox (name, position) WHERE state = 'ready';
+CREATE INDEX outbox_held   ON {schema}.outbox (name, key, position) WHERE state = 'held';
+CREATE INDEX outbox_due    ON {schema}.outbox (name, not_before) WHERE state = 'held';
+CREATE INDEX outbox_parked ON {schema}.outbox (name, position) WHERE state = 'parked';
+CREATE INDEX outbox_sent   ON {schema}.outbox (ended_at) WHERE state = 'sent';
+CREATE INDEX outbox_unplaced ON {schema}.outbox (xid) WHERE NOT placed;
+
+CREATE FUNCTION {schema}.outbox_take_places() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  place bigint;
+  bucket integer;
+BEGIN
+  -- Fires once per row; the first time numbers all rows of the transaction.
+  PERFORM 1 FROM {schema}.outbox WHERE position = NEW.position AND NOT placed;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  FOR bucket IN
+    SELECT DISTINCT hashtext(name || chr(10) || key) & 1023 FROM {schema}.outbox
+    WHERE xid = pg_current_xact_id() AND NOT placed ORDER BY 1
+  LOOP
+    PERFORM pg_advisory_xact_lock(hashtext('{schema}.outbox'), bucket);
+  END LOOP;
+  FOR place IN
+    SELECT position FROM {schema}.outbox WHERE xid = pg_current_xact_id() AND NOT placed ORDER BY position
+  LOOP
+    UPDATE {schema}.outbox SET position = nextval('{schema}.outbox_position'), placed = true WHERE position = place;
+  END LOOP;
+  RETURN NULL;
+END $$;
+
+CREATE CONSTRAINT TRIGGER outbox_take_places AFTER INSERT ON {schema}.outbox
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NOT NEW.placed) EXECUTE FUNCTION {schema}.outbox_take_places();
+
+-- Who sends which share. A relay owns a shard while its lease lasts; the epoch grows with every change of owner.
+CREATE TABLE {schema}.outbox_shards (
+  name  text        NOT NULL,
+  shard smallint    NOT NULL,
+  owner text,
+  epoch bigint      NOT NULL DEFAULT 0,
+  until timestamptz NOT NULL DEFAULT '-infinity',
+  PRIMARY KEY (name, shard)
+);
+
+-- The relays that live.
+CREATE TABLE {schema}.outbox_relays (
+  name  text        NOT NULL,
+  owner text        NOT NULL,
+  until timestamptz NOT NULL,
+  PRIMARY KEY (name, owner)
+);
+`
