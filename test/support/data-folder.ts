@@ -1,8 +1,8 @@
 // A folder of our own under the system's temporary folder, for one private service.
 
-import { mkdtemp, realpath, rm } from 'node:fs/promises'
+import { mkdtemp, realpath, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { guard } from './guard.ts'
 
 /** The folder, and how to be rid of it. */
@@ -11,9 +11,10 @@ export interface DataFolder {
   remove(): Promise<void>
 }
 
-/** Makes a folder that is removed at the latest when this process is gone. */
-export async function dataFolder(name: string): Promise<DataFolder> {
-  const path = await mkdtemp(join(await realpath(tmpdir()), `surehop-${name}-`))
+/** Makes a folder that is removed at the latest when this process is gone; `everybody`: all users can get to it. */
+export async function dataFolder(name: string, { everybody = false } = {}): Promise<DataFolder> {
+  const usual = await realpath(tmpdir())
+  const path = await mkdtemp(join(everybody && !(await isOpen(usual)) ? '/tmp' : usual, `surehop-${name}-`))
   const release = guard({ path })
   return {
     path,
@@ -22,4 +23,9 @@ export async function dataFolder(name: string): Promise<DataFolder> {
       release()
     },
   }
+}
+
+async function isOpen(folder: string): Promise<boolean> {
+  const { mode } = await stat(folder)
+  return (mode & 0o001) !== 0 && (folder === dirname(folder) || isOpen(dirname(folder)))
 }

@@ -1,9 +1,9 @@
 // The entry of `npm test`, `npm run demo` and `npm run bench`; works as the first command after a clone.
 //
-//   node test/support/first-run.mjs [--rabbitmq] [--redis] [--services] command [argument...]
+//   node test/support/first-run.mjs [--rabbitmq] [--redis] [--postgres] [--services] command [argument...]
 //
 // Checks the version of Node, installs the packages if they are missing or not those of package-lock.json, and hands over
-// to `run.ts`, which brings the services (`--services`: both), runs the command and cleans up. Needs no package itself.
+// to `run.ts`, which brings the services (`--services`: all), runs the command and cleans up. Needs no package itself.
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'

@@ -47,7 +47,7 @@ describe('first run', () => {
   })
 
   it('refuses an unknown flag with the usage', async () => {
-    const runner = run('--postgres', 'mocha')
+    const runner = run('--mysql', 'mocha')
     const [words] = await eventOf<[Buffer]>(runner.stderr!, 'data')
     expect(words.toString()).to.match(/^usage: /)
   })

@@ -1,13 +1,15 @@
 // A server process of our own: started in its own process group, with its output in a file, guarded by the reaper.
 //
 // Promises: signals reach the whole group and only while it lives; it never outlives this process; it does not hold the
-// event loop open except while somebody waits for its end.
+// event loop open except while somebody waits for its end. A `scattered` one keeps these promises with children that leave
+// its group.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { eventually } from './eventually.ts'
 import { guard } from './guard.ts'
 import { PortTakenError } from './ports.ts'
+import { descendantsOf, isRunning } from './process-tree.mjs'
 
 /** What to run. */
 export interface Launch {
@@ -18,6 +20,16 @@ export interface Launch {
   readonly env: Readonly<Record<string, string>>
   /** File that the output is appended to. */
   readonly log: string
+  /** Whom it runs as. Default: whoever this process runs as. */
+  readonly as?: Account
+  /** For a program whose children make groups of their own, and which passes on what signals it can catch. Default false. */
+  readonly scattered?: boolean
+}
+
+/** A user of this machine, and its group. */
+export interface Account {
+  readonly uid: number
+  readonly gid: number
 }
 
 /** A started process. */
@@ -35,20 +47,42 @@ export interface PrivateProcess {
 /** Starts the process; throws if the program cannot be run. */
 export async function launch(what: Launch): Promise<PrivateProcess> {
   const output = openSync(what.log, 'a')
-  const { command, args, cwd, env } = what
-  const child = spawn(command, [...args], { cwd, env, detached: true, stdio: ['ignore', output, output] })
+  const { command, args, cwd, env, as = {} } = what
+  const child = spawn(command, [...args], { cwd, env, ...as, detached: true, stdio: ['ignore', output, output] })
   closeSync(output)
   await started(child)
-  const group = child.pid as number
-  const release = guard({ group })
+  const pid = child.pid as number
+  const release = guard(what.scattered ? { pid } : { group: pid })
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   exited.then(release)
   child.unref()
-  return new Launched(child, group, exited, what)
+  return new Launched(child, pid, exited, what)
 }
 
 function started(child: ChildProcess): Promise<void> {
   return new Promise((resolve, reject) => child.once('spawn', resolve).once('error', reject))
+}
+
+const UNCAUGHT: readonly NodeJS.Signals[] = ['SIGKILL', 'SIGSTOP', 'SIGCONT']
+
+/** The parent last: when it ends or goes on, its children have what they were sent. */
+function signalTree(pid: number, name: NodeJS.Signals): void {
+  for (const one of [...holdTree(pid), pid]) regardless(() => process.kill(one, name))
+}
+
+/** Stops the parent, and gives its children: none is born from now on. One born meanwhile is in the second table. */
+function holdTree(pid: number): readonly number[] {
+  regardless(() => process.kill(pid, 'SIGSTOP'))
+  descendantsOf(pid)
+  return descendantsOf(pid)
+}
+
+function regardless(work: () => void): void {
+  try {
+    work()
+  } catch {
+    // It has ended meanwhile.
+  }
 }
 
 class Launched implements PrivateProcess {
@@ -69,15 +103,20 @@ class Launched implements PrivateProcess {
   }
 
   signal(name: NodeJS.Signals): void {
-    if (this.alive) process.kill(-this.pid, name)
+    if (!this.alive) return
+    if (!this.#what.scattered) process.kill(-this.pid, name)
+    else if (UNCAUGHT.includes(name)) signalTree(this.pid, name)
+    else process.kill(this.pid, name)
   }
 
   async end(name: NodeJS.Signals): Promise<void> {
     this.#child.ref()
+    const children = this.#what.scattered && this.alive ? holdTree(this.pid) : []
     this.signal(name)
     // A frozen process takes no signal but SIGKILL and SIGCONT.
     this.signal('SIGCONT')
     await this.#exited
+    await eventually(() => !children.some(isRunning), { what: `the end of the children of ${this.#what.command}` })
   }
 
   async ready(check: () => Promise<unknown>, withinMs: number): Promise<void> {
@@ -105,9 +144,12 @@ export function runToEnd(
   command: string,
   args: readonly string[],
   env: Readonly<Record<string, string>>,
+  as?: Account,
 ): Promise<string> {
   const timeout = command === 'docker' ? 600_000 : 60_000
-  const child = spawn(command, [...args], { env, stdio: ['ignore', 'pipe', 'pipe'], timeout })
+  // Another user may have no business in the folder we are in.
+  const there = as && { ...as, cwd: '/' }
+  const child = spawn(command, [...args], { env, ...there, stdio: ['ignore', 'pipe', 'pipe'], timeout })
   let said = ''
   let complaint = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))

@@ -5,17 +5,17 @@
 // Does not promise: any particular version.
 
 import { execFile } from 'node:child_process'
-import { accessSync, constants, existsSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { delimiter, join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { guard } from './guard.ts'
 
 const run = promisify(execFile)
 
-/** `path`: for Redis the server program, for RabbitMQ the folder of its scripts. */
+/** `path`: for Redis the server program, for RabbitMQ the folder of its scripts, for Postgres the folder of its programs. */
 export type Provision = { readonly kind: 'installed'; readonly path: string } | { readonly kind: 'compose' }
-export type Program = 'rabbitmq' | 'redis'
+export type Program = 'rabbitmq' | 'redis' | 'postgres'
 
 const FOLDERS = [
   ...(process.env['PATH'] ?? '').split(delimiter),
@@ -34,11 +34,28 @@ export const SEARCH_PATH = [...new Set(FOLDERS.filter((folder) => folder !== '')
 // Not those on the PATH: Debian's /usr/sbin wrappers insist on the system user "rabbitmq".
 const RABBITMQ_SCRIPTS = ['/usr/lib/rabbitmq/bin', '/opt/homebrew/opt/rabbitmq/sbin', '/usr/local/opt/rabbitmq/sbin']
 
-const POLICY = '/usr/sbin/policy-rc.d'
+// Debian's and Homebrew's Postgres stand in folders by version, the first of them on nobody's PATH.
+const POSTGRES_FAMILIES = [
+  { folder: '/usr/lib/postgresql', name: /^\d+$/ },
+  { folder: '/opt/homebrew/opt', name: /^postgresql@\d+$/ },
+  { folder: '/usr/local/opt', name: /^postgresql@\d+$/ },
+]
+
 const PACKAGES = {
-  apt: { rabbitmq: 'rabbitmq-server', redis: 'redis-server' },
-  brew: { rabbitmq: 'rabbitmq', redis: 'redis' },
+  apt: { rabbitmq: 'rabbitmq-server', redis: 'redis-server', postgres: 'postgresql' },
+  brew: { rabbitmq: 'rabbitmq', redis: 'redis', postgres: 'postgresql@18' },
 }
+const NAMES = {
+  rabbitmq: ['RabbitMQ', 'AMQP_URL'],
+  redis: ['Redis', 'REDIS_URL'],
+  postgres: ['Postgres', 'DATABASE_URL'],
+}
+
+// What Debian's packages look at while they are installed: start no service, and make no database cluster.
+const INSTALLING = [
+  { file: '/usr/sbin/policy-rc.d', text: '#!/bin/sh\nexit 101\n' },
+  { file: '/etc/postgresql-common/createcluster.conf', text: 'create_main_cluster = false\n' },
+]
 
 /** Says how to get each of the wanted programs, after installing those that are missing. */
 export async function provide<P extends Program>(...wanted: P[]): Promise<Record<P, Provision>> {
@@ -52,14 +69,30 @@ export async function provide<P extends Program>(...wanted: P[]): Promise<Record
 /** Where the program stands on this machine, if it does. */
 export function find(program: Program): string | undefined {
   if (program === 'redis') return onPath('redis-server') ?? onPath('valkey-server')
+  if (program === 'postgres') return postgresFolder()
   return RABBITMQ_SCRIPTS.find((folder) => isExecutable(join(folder, 'rabbitmq-server')))
+}
+
+function postgresFolder(): string | undefined {
+  const versioned = POSTGRES_FAMILIES.flatMap(({ folder, name }) =>
+    namesIn(folder)
+      .filter((entry) => name.test(entry))
+      .sort((a, b) => b.localeCompare(a, 'en', { numeric: true }))
+      .map((entry) => join(folder, entry, 'bin')),
+  )
+  const places = [...versioned, ...SEARCH_PATH.split(delimiter)]
+  return places.find((folder) => ['initdb', 'postgres'].every((program) => isExecutable(join(folder, program))))
+}
+
+function namesIn(folder: string): readonly string[] {
+  return existsSync(folder) ? readdirSync(folder) : []
 }
 
 async function settle(program: Program): Promise<Provision> {
   const path = find(program)
   if (path !== undefined) return { kind: 'installed', path }
   if (await engineAnswers()) return { kind: 'compose' }
-  const [name, variable] = program === 'redis' ? ['Redis', 'REDIS_URL'] : ['RabbitMQ', 'AMQP_URL']
+  const [name, variable] = NAMES[program]
   const packages = `${PACKAGES.apt[program]} (apt) or ${PACKAGES.brew[program]} (Homebrew)`
   throw new Error(`${name} is not here: install ${packages}, or start Docker, or set ${variable} to a server to use.`)
 }
@@ -96,14 +129,16 @@ async function installWith(tool: string, args: readonly string[]): Promise<void>
   })
 }
 
-/** A Debian package starts its service when installed, unless this file says no. One that stands already is obeyed. */
+/** A file that stands already is obeyed. */
 function keepServicesFromStarting(): () => Promise<void> {
-  if (existsSync(POLICY)) return async () => {}
-  const release = guard({ path: POLICY })
-  writeFileSync(POLICY, '#!/bin/sh\nexit 101\n', { mode: 0o755, flag: 'wx' })
+  const written = INSTALLING.filter(({ file }) => !existsSync(file)).map(({ file, text }) => {
+    const release = guard({ path: file })
+    mkdirSync(dirname(file), { recursive: true })
+    writeFileSync(file, text, { mode: 0o755, flag: 'wx' })
+    return { file, release }
+  })
   return async () => {
-    await rm(POLICY, { force: true })
-    release()
+    for (const { file, release } of written) await rm(file, { force: true }).then(release)
   }
 }
 

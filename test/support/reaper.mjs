@@ -10,6 +10,7 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
+import { descendantsOf } from './process-tree.mjs'
 
 /** @typedef {{ group?: number, pid?: number, path?: string, command?: string[] }} Guarded */
 
@@ -36,18 +37,8 @@ function regardless(work) {
 function kill({ group, pid }) {
   if (group !== undefined) regardless(() => process.kill(-group, 'SIGKILL'))
   if (pid === undefined) return
+  // Commands such as mocha do their work in children of their own.
   for (const one of [pid, ...descendantsOf(pid)]) regardless(() => process.kill(one, 'SIGKILL'))
-}
-
-/** Commands such as mocha do their work in children of their own. @param {number} pid @returns {number[]} */
-function descendantsOf(pid) {
-  const table = spawnSync('ps', ['-eo', 'pid=,ppid='], { encoding: 'utf8' }).stdout ?? ''
-  const pairs = table
-    .trim()
-    .split('\n')
-    .map((line) => line.trim().split(/\s+/).map(Number))
-  const below = (parent) => pairs.filter((pair) => pair[1] === parent).flatMap(([child]) => [child, ...below(child)])
-  return below(pid)
 }
 
 function reap() {

@@ -2,8 +2,8 @@
 //
 //   starting -> running -> stopping -> gone
 //
-// Promises: the command finds AMQP_URL and REDIS_URL in its environment; it gets the signals this process gets; its exit
-// code is ours; whatever was started here is gone afterwards, also after a signal, a failed start, or kill -9 of this process.
+// Promises: the command finds AMQP_URL, REDIS_URL and DATABASE_URL in its environment, as asked for; it gets the signals this
+// process gets; its exit code is ours; whatever was started here is gone afterwards, also after a signal, a failed start, or kill -9 of this process.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -11,6 +11,7 @@ import { constants } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { guard } from './guard.ts'
+import { PROGRAMS as POSTGRES_PROGRAMS, programsHere } from './postgres-programs.ts'
 import { NODE_FILE, type Services, startServices } from './services.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -24,6 +25,7 @@ const GRACE_MS = 15_000
 interface Task {
   readonly rabbitmq: boolean
   readonly redis: boolean
+  readonly postgres: boolean
   readonly command: readonly string[]
 }
 
@@ -31,21 +33,23 @@ function parse(args: readonly string[]): Task {
   const first = args.findIndex((arg) => !arg.startsWith('--'))
   const flags = args.slice(0, first)
   const wants = (flag: string) => flags.includes('--services') || flags.includes(flag)
-  const unknown = flags.find((flag) => !['--services', '--rabbitmq', '--redis'].includes(flag))
-  if (first < 0 || unknown)
-    throw new Error('usage: first-run.mjs [--services | --rabbitmq | --redis] command [argument...]')
-  return { rabbitmq: wants('--rabbitmq'), redis: wants('--redis'), command: args.slice(first) }
+  const unknown = flags.find((flag) => !['--services', '--rabbitmq', '--redis', '--postgres'].includes(flag))
+  if (first < 0 || unknown) {
+    throw new Error('usage: first-run.mjs [--services | --rabbitmq | --redis | --postgres] command [argument...]')
+  }
+  const [rabbitmq, redis, postgres] = [wants('--rabbitmq'), wants('--redis'), wants('--postgres')]
+  return { rabbitmq, redis, postgres, command: args.slice(first) }
 }
 
 async function main(): Promise<number> {
   const task = parse(process.argv.slice(2))
   const interrupted = nextSignal()
-  if (task.rabbitmq || task.redis) console.error('Starting private services, a few seconds...')
+  if (task.rabbitmq || task.redis || task.postgres) console.error('Starting private services, a few seconds...')
   const starting = startServices(task)
   const services = await Promise.race([starting, interrupted])
   if (typeof services === 'string') return endedBy(services)
   try {
-    return await runCommand(task, environment(task, services))
+    return await runCommand(task, await environment(task, services))
   } finally {
     await services.stop()
   }
@@ -58,12 +62,14 @@ function nextSignal(): Promise<NodeJS.Signals> {
   })
 }
 
-function environment({ rabbitmq, redis }: Task, services: Services): NodeJS.ProcessEnv {
+async function environment({ rabbitmq, redis, postgres }: Task, services: Services): Promise<NodeJS.ProcessEnv> {
   const env: NodeJS.ProcessEnv = { ...process.env, PATH: `${PROGRAMS}${delimiter}${process.env['PATH']}` }
   if (redis) env['REDIS_URL'] = services.redisUrl
-  if (!rabbitmq) return env
-  env['AMQP_URL'] = services.amqpUrl
-  if (services.rabbitmq.nodeFile) env[NODE_FILE] = services.rabbitmq.nodeFile
+  if (rabbitmq) env['AMQP_URL'] = services.amqpUrl
+  if (rabbitmq && services.rabbitmq.nodeFile) env[NODE_FILE] = services.rabbitmq.nodeFile
+  if (!postgres) return env
+  env['DATABASE_URL'] = services.databaseUrl
+  if (services.postgres.controllable) env[POSTGRES_PROGRAMS] = (await programsHere())?.bin
   return env
 }
 

@@ -42,12 +42,17 @@ export interface Controlled {
   readonly port: number
   readonly first: PrivateProcess
   begin(): Promise<PrivateProcess>
+  /** The signal that ends it in good order. Default SIGTERM. */
+  readonly stopSignal?: NodeJS.Signals
+  /** The signal that ends it before its data are removed. Default SIGKILL. */
+  readonly closeSignal?: NodeJS.Signals
   /** Lets go of all that is not the server process. */
   remove(): Promise<void>
 }
 
 /** The verbs of {@link Server} over one private process. */
-export function control({ url, port, first, begin, remove }: Controlled): Server {
+export function control(controlled: Controlled): Server {
+  const { url, port, first, begin, remove, stopSignal = 'SIGTERM', closeSignal = 'SIGKILL' } = controlled
   let current = first
   let closed: Promise<void> | undefined
   const start = async () => {
@@ -55,7 +60,7 @@ export function control({ url, port, first, begin, remove }: Controlled): Server
     if (!current.alive) current = await begin()
   }
   const close = async () => {
-    await current.end('SIGKILL')
+    await current.end(closeSignal)
     await remove()
   }
   const server: Server = {
@@ -63,7 +68,7 @@ export function control({ url, port, first, begin, remove }: Controlled): Server
     port,
     controllable: true,
     start,
-    stop: () => current.end('SIGTERM'),
+    stop: () => current.end(stopSignal),
     kill9: () => current.end('SIGKILL'),
     freeze: async () => current.signal('SIGSTOP'),
     thaw: async () => current.signal('SIGCONT'),

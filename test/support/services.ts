@@ -1,14 +1,18 @@
 // The services that the tests, the demo and the benchmarks run against.
 //
-// Promises, for each service: the server named by AMQP_URL or REDIS_URL is used as it is, and never stopped; else a
-// private one is started (see `provision.ts` for where it comes from), which is gone when this process is.
+// Promises, for each service: the server named by AMQP_URL, REDIS_URL or DATABASE_URL is used as it is, and never stopped;
+// else a private one is started (see `provision.ts` and `postgres-programs.ts` for where it comes from), which is gone when
+// this process is.
 
 import { readFile } from 'node:fs/promises'
-import { provide } from './provision.ts'
+import { type PostgresOptions, startPostgres } from './postgres.ts'
+import { programsHere } from './postgres-programs.ts'
+import { type Program, provide } from './provision.ts'
 import { ctl, type Node, type RabbitMq, type RabbitMqOptions, startRabbitMq } from './rabbitmq.ts'
 import { type RedisOptions, startRedis } from './redis.ts'
 import type { Server } from './server.ts'
 
+export { type PostgresOptions, startPostgres } from './postgres.ts'
 export { type RabbitMq, type RabbitMqOptions, startRabbitMq } from './rabbitmq.ts'
 export { type RedisOptions, startRedis } from './redis.ts'
 export type { Server } from './server.ts'
@@ -17,65 +21,78 @@ export type { Server } from './server.ts'
 export interface Wanted {
   readonly rabbitmq?: boolean | RabbitMqOptions
   readonly redis?: boolean | RedisOptions
+  readonly postgres?: boolean | PostgresOptions
 }
 
 /** The services of one run. Ask only for what was wanted: the rest throws. */
 export interface Services extends AsyncDisposable {
   readonly amqpUrl: string
   readonly redisUrl: string
+  readonly databaseUrl: string
   readonly rabbitmq: RabbitMq
   readonly redis: Server
+  readonly postgres: Server
   /** Stops what was started here, and nothing else. */
   stop(): Promise<void>
 }
 
-/** Brings the wanted services up, both at once; a failed start stops what had been started. */
+/** Brings the wanted services up, all at once; a failed start stops what had been started. */
 export async function startServices(wanted: Wanted): Promise<Services> {
   await provideMissing(wanted)
-  const [rabbitmq, redis] = await Promise.allSettled([rabbitmqFor(wanted.rabbitmq), redisFor(wanted.redis)])
-  const started = [rabbitmq, redis].flatMap((it) => (it.status === 'fulfilled' && it.value ? [it.value] : []))
+  const starts = [rabbitmqFor(wanted.rabbitmq), redisFor(wanted.redis), postgresFor(wanted.postgres)] as const
+  const outcomes = await Promise.allSettled(starts)
+  const started = outcomes.flatMap((it) => (it.status === 'fulfilled' && it.value ? [it.value] : []))
   const stop = async () => void (await Promise.all(started.map((server) => server.close())))
-  for (const outcome of [rabbitmq, redis]) {
+  for (const outcome of outcomes) {
     if (outcome.status === 'rejected') await stop().then(() => Promise.reject(outcome.reason))
   }
-  return servicesOf(stop, rabbitmq, redis)
+  const [rabbitmq, redis, postgres] = await Promise.all(starts)
+  return servicesOf(stop, { rabbitmq, redis, postgres })
 }
 
-function servicesOf(
-  stop: () => Promise<void>,
-  rabbitmq: PromiseSettledResult<RabbitMq | undefined>,
-  redis: PromiseSettledResult<Server | undefined>,
-): Services {
+interface Started {
+  readonly rabbitmq: RabbitMq | undefined
+  readonly redis: Server | undefined
+  readonly postgres: Server | undefined
+}
+
+function servicesOf(stop: () => Promise<void>, started: Started): Services {
+  const askedFor = <N extends keyof Started>(name: N): NonNullable<Started[N]> => {
+    const server = started[name]
+    if (server) return server
+    throw new Error(`This run did not ask for ${name}: startServices({ ${name}: true }).`)
+  }
   return {
     get amqpUrl() {
-      return askedFor('rabbitmq', rabbitmq).url
+      return askedFor('rabbitmq').url
     },
     get redisUrl() {
-      return askedFor('redis', redis).url
+      return askedFor('redis').url
+    },
+    get databaseUrl() {
+      return askedFor('postgres').url
     },
     get rabbitmq() {
-      return askedFor('rabbitmq', rabbitmq)
+      return askedFor('rabbitmq')
     },
     get redis() {
-      return askedFor('redis', redis)
+      return askedFor('redis')
+    },
+    get postgres() {
+      return askedFor('postgres')
     },
     stop,
     [Symbol.asyncDispose]: stop,
   }
 }
 
-function askedFor<T>(name: string, outcome: PromiseSettledResult<T | undefined>): T {
-  if (outcome.status === 'fulfilled' && outcome.value) return outcome.value
-  throw new Error(`This run did not ask for ${name}: startServices({ ${name}: true }).`)
-}
-
 // Together, so that one installation brings all that is missing.
-async function provideMissing({ rabbitmq, redis }: Wanted): Promise<void> {
-  const programs = [
-    ...(rabbitmq && !process.env['AMQP_URL'] ? (['rabbitmq'] as const) : []),
-    ...(redis && !process.env['REDIS_URL'] ? (['redis'] as const) : []),
-  ]
-  await provide(...programs)
+async function provideMissing({ rabbitmq, redis, postgres }: Wanted): Promise<void> {
+  const missing: Program[] = []
+  if (rabbitmq && !process.env['AMQP_URL']) missing.push('rabbitmq')
+  if (redis && !process.env['REDIS_URL']) missing.push('redis')
+  if (postgres && !process.env['DATABASE_URL'] && !(await programsHere())) missing.push('postgres')
+  await provide(...missing)
 }
 
 async function rabbitmqFor(wanted: Wanted['rabbitmq']): Promise<RabbitMq | undefined> {
@@ -88,6 +105,12 @@ async function redisFor(wanted: Wanted['redis']): Promise<Server | undefined> {
   if (!wanted) return undefined
   const url = process.env['REDIS_URL']
   return url ? given('REDIS_URL', url, 6379) : startRedis(wanted === true ? {} : wanted)
+}
+
+async function postgresFor(wanted: Wanted['postgres']): Promise<Server | undefined> {
+  if (!wanted) return undefined
+  const url = process.env['DATABASE_URL']
+  return url ? given('DATABASE_URL', url, 5432) : startPostgres(wanted === true ? {} : wanted)
 }
 
 function givenRabbitMq(url: string): RabbitMq {
