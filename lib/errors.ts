@@ -46,10 +46,10 @@ export class InvalidOption extends SurehopError {
   readonly code = 'INVALID_OPTION'
 }
 
-/** Why a broker will keep refusing us: no number of repeats will help. */
-export type RefusalReason = 'credentials' | 'vhost' | 'tls' | 'protocol' | 'address'
+/** Why a broker or a database will keep refusing us: no number of repeats will help. */
+export type RefusalReason = 'credentials' | 'vhost' | 'database' | 'tls' | 'protocol' | 'address'
 
-/** The broker answered and refused: wrong password, unknown vhost, TLS mistake. Not retried for ever. */
+/** The broker (or Postgres) answered and refused: wrong password, unknown vhost or database, TLS mistake. Not retried for ever. */
 export class ConnectionRefused extends SurehopError {
   readonly code = 'CONNECTION_REFUSED'
   readonly reason: RefusalReason
@@ -112,7 +112,7 @@ export class ResourceBusy extends SurehopError {
   readonly code = 'RESOURCE_BUSY'
 }
 
-/** The broker's permissions do not allow this; the message names the resource and the permission. */
+/** The permissions of the broker (or of Postgres) do not allow this; the message names the resource and the permission. */
 export class PermissionRefused extends SurehopError {
   readonly code = 'PERMISSION_REFUSED'
 }
@@ -193,13 +193,13 @@ export class DatabaseUnavailable extends SurehopError {
 /** The tables in the database are not those this version works with: no migration was applied, or a newer one than it knows. */
 export class SchemaMismatch extends SurehopError {
   readonly code = 'SCHEMA_MISMATCH'
-  /** The version of the schema that was found; 0 where there is none. */
-  readonly found: number
+  /** The version of the schema that was found; 0 where there is none, undefined where a statement failed before anybody asked. */
+  readonly found: number | undefined
   /** The version this library works with. */
   readonly expected: number
 
   constructor(
-    versions: { readonly found: number; readonly expected: number },
+    versions: { readonly found: number | undefined; readonly expected: number },
     message: string,
     options?: ErrorOptions,
   ) {

@@ -17,3 +17,6 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 2, name: 'inbox', sql: inboxMigration },
   { version: 3, name: 'decisions', sql: decisionsMigration },
 ]
+
+/** The version of the schema that this version of the library works with. */
+export const LATEST_VERSION = MIGRATIONS.length
