@@ -80,9 +80,12 @@ describe('private Redis', () => {
 
 describe('services of a run', () => {
   it('uses servers named by the environment as they are', async function () {
-    if (!process.env['AMQP_URL'] || !process.env['REDIS_URL']) this.skip()
-    await using services = await startServices({ rabbitmq: true, redis: true })
-    expect(services.amqpUrl).to.equal(process.env['AMQP_URL'])
+    const { AMQP_URL, REDIS_URL, DATABASE_URL } = process.env
+    if (!AMQP_URL || !REDIS_URL || !DATABASE_URL) return this.skip()
+    await using services = await startServices({ rabbitmq: true, redis: true, postgres: true })
+    const { amqpUrl, redisUrl, databaseUrl } = services
+    expect([amqpUrl, redisUrl, databaseUrl]).to.deep.equal([AMQP_URL, REDIS_URL, DATABASE_URL])
+    expect(services.postgres.controllable).to.equal(false)
     expect(services.rabbitmq.controllable).to.equal(false)
     const failure = await services.redis.kill9().catch((error: Error) => error.message)
     expect(failure).to.match(/REDIS_URL was not started here/)
