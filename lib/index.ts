@@ -45,6 +45,10 @@ export type { Producer, ProducerOptions, PublishOptions, PublishResult } from '.
 export type { Receipt } from './producer/publisher.ts'
 export type { RetryOptions } from './retry/policy.ts'
 export type { Schema } from './schema.ts'
+// databases
+export type { LentClient, SqlClient, SqlFunction, SqlPool, SqlPoolClient } from './sql/client.ts'
+export { type MigrationResult, migrate, type SchemaOptions, schemaVersion } from './sql/migrate.ts'
+export { type MigrationSqlOptions, migrationSql } from './sql/migration-text.ts'
 // the front door
 export { type ConnectOptions, connect, type Health, type Surehop } from './surehop.ts'
 export { delayTopology, levelFor } from './topology/delay.ts'
