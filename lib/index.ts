@@ -40,6 +40,10 @@ export { HEADER, newMessageId } from './message.ts'
 // observability
 export { type EventData, type EventName, type EventTable, eventNames, onEvent } from './observability/events.ts'
 export type { Logger } from './observability/log.ts'
+// outbox
+export type { Hint, HintListener } from './outbox/hints.ts'
+export { type AddedMessage, Outbox, type OutboxOptions } from './outbox/outbox.ts'
+export type { OutboxMessage } from './outbox/prepare.ts'
 // producer
 export type { Producer, ProducerOptions, PublishOptions, PublishResult } from './producer/producer.ts'
 export type { Receipt } from './producer/publisher.ts'

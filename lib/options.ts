@@ -105,13 +105,17 @@ function checkOne(where: string, name: string, value: unknown, rule: Rule): void
 }
 
 function unknownOption(where: string, name: string, rules: Rules): InvalidOption {
-  const known = Object.keys(rules)
+  return new InvalidOption(`${where}: unknown option "${name}", ${hintAt(name, Object.keys(rules))}`)
+}
+
+/** A guess at a misspelt name, else all that there are: `did you mean "prefetch"?` */
+export function hintAt(name: string, known: readonly string[]): string {
   const guess = known
     .map((k) => [distance(name.toLowerCase(), k.toLowerCase()), k] as const)
     .sort((a, b) => a[0] - b[0])[0]
-  const hint =
-    guess && guess[0] <= Math.max(2, name.length / 3) ? `did you mean "${guess[1]}"?` : `known: ${known.join(', ')}`
-  return new InvalidOption(`${where}: unknown option "${name}", ${hint}`)
+  return guess && guess[0] <= Math.max(2, name.length / 3)
+    ? `did you mean "${guess[1]}"?`
+    : `known: ${known.join(', ')}`
 }
 
 /** The options that were given: one that is `undefined` counts as left out. */

@@ -14,7 +14,7 @@ import {
   type WireMessage,
   type WireProperties,
 } from '../message.ts'
-import { show } from '../options.ts'
+import { hintAt, show } from '../options.ts'
 
 /** Header tables beyond this many bytes are refused (amqplib gives up at 64 KiB, properties included). */
 export const MAX_HEADER_BYTES = 60 * 1024
@@ -22,7 +22,8 @@ const MAX_SHORT_STRING = 255
 /** Half a character: it would come back as another one, and a return could not be matched with its message. */
 const LONE_SURROGATE = /\p{Surrogate}/u
 
-const KNOWN: ReadonlySet<string> = new Set([
+/** The fields of a message. */
+export const MESSAGE_FIELDS: ReadonlySet<string> = new Set([
   'body',
   'type',
   'routingKey',
@@ -97,8 +98,8 @@ function checkFields(message: OutgoingMessage): void {
   if (typeof message !== 'object' || message === null)
     throw new MessageInvalid('message', `expected a message like {type, body}, got ${show(message)}`)
   for (const name in message)
-    if (!KNOWN.has(name))
-      throw new MessageInvalid(name, `unknown message field "${name}", known: ${[...KNOWN].join(', ')}`)
+    if (!MESSAGE_FIELDS.has(name))
+      throw new MessageInvalid(name, `unknown message field "${name}", ${hintAt(name, [...MESSAGE_FIELDS])}`)
   shortString('type', message.type)
   shortString('routingKey', message.routingKey)
   shortString('key', message.key)
