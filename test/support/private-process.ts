@@ -70,7 +70,7 @@ function signalTree(pid: number, name: NodeJS.Signals): void {
   for (const one of [...holdTree(pid), pid]) regardless(() => process.kill(one, name))
 }
 
-/** Stops the parent, and gives its children: none is born from now on. One born meanwhile is in the second table. */
+/** Stops the parent, and gives its children. The signal has long arrived when the second table is read: no more are born. */
 function holdTree(pid: number): readonly number[] {
   regardless(() => process.kill(pid, 'SIGSTOP'))
   descendantsOf(pid)
