@@ -20,6 +20,7 @@ export type HintListener = (hint: Hint) => void
 const COMMIT_LIKELY_MS = 10
 const PAUSE_MS = 50
 
+/** The hints of one outbox. */
 export class Hints {
   readonly #pool: SqlPool | undefined
   readonly #payload: string

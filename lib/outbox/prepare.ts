@@ -47,7 +47,7 @@ export function prepare(
   messages: readonly OutboxMessage[],
   options: PrepareOptions,
 ): ReadyMessage[] | Promise<ReadyMessage[]> {
-  messages.forEach(checkKnown)
+  for (const message of messages) checkKnown(message)
   const { schemas } = options
   if (!messages.some(({ type }) => schemaOf(type, schemas))) return stamped(messages, options)
   return Promise.all(messages.map((message) => fitting(message, schemas))).then((fit) => stamped(fit, options))

@@ -1,0 +1,58 @@
+/**
+ * The order within a key while a row of it is held. The first held row of a key is its head: it is tried again at its `not_before`.
+ * All others of the key wait behind it, their `not_before` at infinity. Whoever takes the head away promotes the next one.
+ *
+ * What may race: whoever puts a row behind a head, or promotes the next, and whoever takes away that head or that next row at the
+ * same moment. Each sees the table as it was before the other; a key could be left with rows that all wait and none that is tried.
+ * So whoever takes rows away promotes afterwards, in a statement of its own that sees what was committed meanwhile; and relays
+ * call `promoteStuckHeads` every few seconds.
+ */
+import { type LentClient, runOn } from '../sql/client.ts'
+import { inSchema } from '../sql/schema.ts'
+
+/** Keys of outboxes: one name for each key. */
+export interface Keys {
+  readonly names: readonly string[]
+  readonly keys: readonly string[]
+}
+
+const PROMOTE = `
+UPDATE {schema}.outbox SET not_before = now()
+WHERE state = 'held' AND not_before = 'infinity' AND position = ANY (ARRAY(
+  SELECT head.position FROM unnest(CAST($1 AS text[]), CAST($2 AS text[])) AS k(name, key) CROSS JOIN LATERAL (
+    SELECT h.position FROM {schema}.outbox h WHERE h.name = k.name AND h.key = k.key AND h.state = 'held'
+    ORDER BY h.position LIMIT 1) head))
+RETURNING position`
+
+/**
+ * Lets the first held row of each of these keys be tried at once, where it waits behind a row that is gone.
+ * @returns how many rows were promoted
+ */
+export async function promoteHeads(schema: string, { names, keys }: Keys, client: LentClient): Promise<number> {
+  if (keys.length === 0) return 0
+  return (await runOn(client, inSchema(schema, PROMOTE), [names, keys])).length
+}
+
+/** Goes from key to key by the index of held rows, however many rows wait behind each head. */
+const STUCK = `
+WITH RECURSIVE heads AS (
+  (SELECT key, position, not_before FROM {schema}.outbox WHERE name = $1 AND state = 'held' AND key IS NOT NULL
+   ORDER BY key, position LIMIT 1)
+  UNION ALL
+  SELECT next.key, next.position, next.not_before FROM heads CROSS JOIN LATERAL (
+    SELECT h.key, h.position, h.not_before FROM {schema}.outbox h
+    WHERE h.name = $2 AND h.state = 'held' AND h.key > heads.key ORDER BY h.key, h.position LIMIT 1) next
+)
+UPDATE {schema}.outbox SET not_before = now()
+WHERE state = 'held' AND not_before = 'infinity'
+  AND position = ANY (ARRAY(SELECT position FROM heads WHERE not_before = 'infinity' ORDER BY position))
+RETURNING position`
+
+/**
+ * Finds the keys of an outbox whose first held row waits behind nothing, and lets it be tried at once. Costs one look into an
+ * index for each key that is held.
+ * @returns how many rows were promoted
+ */
+export async function promoteStuckHeads(schema: string, name: string, client: LentClient): Promise<number> {
+  return (await runOn(client, inSchema(schema, STUCK), [name, name])).length
+}
