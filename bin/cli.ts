@@ -6,6 +6,7 @@ import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { deadCommand } from './commands/dead.ts'
 import { doctorCommand } from './commands/doctor.ts'
+import { migrateCommand } from './commands/migrate.ts'
 import { topologyCommand } from './commands/topology.ts'
 import { explained } from './explained.ts'
 
@@ -15,17 +16,19 @@ Examples:
   surehop dead list orders --since 2h                           the letters
   surehop dead replay orders --where error=TimeoutError --dry-run
   surehop doctor orders                                         is everything set up as it should be
+  surehop migrate                                               make or complete the tables in Postgres
 
-Connection: --amqp URL or AMQP_URL; --redis URL or REDIS_URL. Prefer the environment: a command line can be seen by others.
+Connection: --amqp URL or AMQP_URL; --redis URL or REDIS_URL; --database URL or DATABASE_URL. Prefer the environment: a command line can be seen by others.
 Exit codes: 0 done, 1 partly or not, 2 usage, 3 no connection, 130 interrupted.`
 
 function program(): Command {
   return new Command('surehop')
-    .description('Dead letters, topology and health of Surehop services on RabbitMQ.')
+    .description('Dead letters, topology, tables and health of Surehop services on RabbitMQ.')
     .version((createRequire(import.meta.url)('surehop/package.json') as { version: string }).version)
     .addCommand(deadCommand())
     .addCommand(topologyCommand())
     .addCommand(doctorCommand())
+    .addCommand(migrateCommand())
     .addHelpText('after', EXAMPLES)
     .showSuggestionAfterError()
     .showHelpAfterError('(--help says more)')

@@ -2,6 +2,7 @@
 import {
   BrokerTimeout,
   ConnectionRefused,
+  DatabaseUnavailable,
   InvalidOption,
   NotConnected,
   StoreUnavailable,
@@ -20,9 +21,10 @@ export function explained(error: unknown): number {
   return exitCodeOf(error)
 }
 
+const UNREACHABLE = [NotConnected, ConnectionRefused, BrokerTimeout, StoreUnavailable, DatabaseUnavailable]
+
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Declined) return EXIT.interrupted
   if (error instanceof InvalidOption) return EXIT.usage
-  const unreachable = [NotConnected, ConnectionRefused, BrokerTimeout, StoreUnavailable].some((e) => error instanceof e)
-  return unreachable ? EXIT.unreachable : EXIT.partly
+  return UNREACHABLE.some((it) => error instanceof it) ? EXIT.unreachable : EXIT.partly
 }

@@ -51,7 +51,7 @@ export type { RetryOptions } from './retry/policy.ts'
 export type { Schema } from './schema.ts'
 // databases
 export type { LentClient, SqlClient, SqlFunction, SqlPool, SqlPoolClient } from './sql/client.ts'
-export { type MigrationResult, migrate, type SchemaOptions, schemaVersion } from './sql/migrate.ts'
+export { checkSchema, type MigrationResult, migrate, type SchemaOptions, schemaVersion } from './sql/migrate.ts'
 export { type MigrationSqlOptions, migrationSql } from './sql/migration-text.ts'
 // the front door
 export { type ConnectOptions, connect, type Health, type Surehop } from './surehop.ts'

@@ -63,13 +63,15 @@ export async function schemaVersion(pool: SqlPool, options: SchemaOptions = {}):
 
 /**
  * Throws unless the schema is the one this library works with. Whoever starts something on these tables asks once.
+ * @returns the version
  * @throws SchemaMismatch with both versions and what to do; PermissionRefused; DatabaseUnavailable; ConnectionRefused
  */
-export async function checkSchema(pool: SqlPool, options: SchemaOptions = {}): Promise<void> {
+export async function checkSchema(pool: SqlPool, options: SchemaOptions = {}): Promise<number> {
   const schema = checked('checkSchema', pool, options)
   const found = await schemaVersion(pool, { schema })
   if (found > LATEST_VERSION) throw tooNew(schema, found)
   if (found < LATEST_VERSION) throw tooOld(schema, found)
+  return found
 }
 
 function checked(where: string, pool: SqlPool, options: SchemaOptions): string {

@@ -35,12 +35,21 @@ const refused =
  * those of Node, and texts of pg and pg-pool, which have none.
  */
 const signs: readonly (readonly [RegExp, Make, string])[] = [
-  [/^28000 .*(no encryption|SSL off)/i, refused('tls'), 'it takes encrypted connections only: add sslmode=require'],
+  [
+    /^28000 .*(no encryption|SSL off)/i,
+    refused('tls'),
+    'it takes encrypted connections only: add sslmode=verify-full to its address',
+  ],
   [/^28000 .*pg_hba/i, refused('address'), 'it takes no connections of this user from here: see its pg_hba.conf'],
+  [/password must be a.* string/, refused('credentials'), 'it asks for a password, and none was given'],
   [/^28|^\S* ?SASL:/, refused('credentials'), 'it refuses the login: check user name and password'],
   [/^3D/, refused('database'), 'there is no such database: create it, or correct the name in the address'],
   [/does not support SSL/, refused('tls'), 'it speaks no TLS: remove sslmode and ssl, or switch TLS on in the server'],
-  [/^(ERR_(TLS|SSL)|EPROTO|CERT_|\w*(CERT|ISSUER|LEAF_SIG))/, refused('tls'), 'its certificate was not accepted'],
+  [
+    /^(ERR_(TLS|SSL)|EPROTO|CERT_|\w*(CERT|ISSUER|LEAF_SIG))/,
+    refused('tls'),
+    'its certificate was not accepted: name its authority (sslrootcert=file.pem in the address)',
+  ],
   [/^42501 .*\bschema\b/, permission, 'grant USAGE on the schema to this user (CREATE too, to migrate)'],
   [/^42501 .*\bdatabase\b/, permission, 'grant CREATE on the database to this user'],
   [/^42501 .*\b(table|relation|view)\b/, permission, 'grant SELECT, INSERT, UPDATE, DELETE on the tables to this user'],

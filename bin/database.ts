@@ -1,0 +1,62 @@
+/** Opens the database a command needs, by option or environment, and closes it. Passwords go nowhere. */
+import type { Command } from 'commander'
+import { Pool } from 'pg'
+import { InvalidOption } from '../lib/index.ts'
+
+/** Options of every command that asks the database. */
+export interface DatabaseFlags {
+  readonly database?: string
+  readonly schema?: string
+}
+
+export function databaseFlags(command: Command): Command {
+  return command
+    .option(
+      '--database <url>',
+      'Postgres, e.g. postgres://user:password@host/name?sslmode=verify-full (default: DATABASE_URL)',
+    )
+    .option('--schema <name>', "schema of Surehop's tables (default: surehop)")
+}
+
+const CONNECT_MS = 10_000
+/** A command asks one thing after another; the second connection is for one that listens meanwhile. */
+const CONNECTIONS = 2
+
+/** Runs something with a pool of connections; closes it whatever happens. */
+export async function withDatabase<T>(flags: DatabaseFlags, run: (pool: Pool) => Promise<T>): Promise<T> {
+  const pool = new Pool({
+    connectionString: addressOf(flags),
+    connectionTimeoutMillis: CONNECT_MS,
+    application_name: 'surehop',
+    max: CONNECTIONS,
+  })
+  // An idle connection that is lost tells the pool; the next statement says so to us.
+  pool.on('error', () => {})
+  try {
+    return await run(pool)
+  } finally {
+    await pool.end()
+  }
+}
+
+/** Is a database named at all? */
+export function hasDatabase(flags: DatabaseFlags): boolean {
+  return Boolean(flags.database ?? process.env['DATABASE_URL'])
+}
+
+function addressOf(flags: DatabaseFlags): string {
+  const address = flags.database ?? process.env['DATABASE_URL']
+  if (!address) throw new InvalidOption('expected the address of the database: give --database URL or set DATABASE_URL')
+  const source = flags.database ? '--database' : 'DATABASE_URL'
+  if (isAddress(address)) return address
+  throw new InvalidOption(
+    `expected ${source} to be like postgres://user@host:5432/name; of a password, these are percent-encoded: # / ? @ : % (# as %23)`,
+  )
+}
+
+/** An address with a plain "#" or "/" in its password is read as another one: its rest would go where hosts are printed. */
+function isAddress(address: string): boolean {
+  if (!URL.canParse(address)) return false
+  const { protocol, hash } = new URL(address)
+  return /^postgres(ql)?:$/.test(protocol) && hash === ''
+}
