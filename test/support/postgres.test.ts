@@ -214,7 +214,7 @@ function traceFor(port: string): RegExp {
 }
 
 function leftOf({ folder, pids, memory }: Trace): readonly unknown[] {
-  const segments = linesOf('ipcs', '-m').filter((line) => line.split(/\s+/).includes(memory))
+  const segments = linesOf('ipcs', '-m').filter((line) => line.split(/\s+/)[1] === memory)
   return [...pids.filter(isRunning), ...(existsSync(dirname(folder)) ? [folder] : []), ...segments]
 }
 

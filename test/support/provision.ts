@@ -53,8 +53,13 @@ const NAMES = {
 
 // What Debian's packages look at while they are installed: start no service, and make no database cluster.
 const INSTALLING = [
-  { file: '/usr/sbin/policy-rc.d', text: '#!/bin/sh\nexit 101\n' },
-  { file: '/etc/postgresql-common/createcluster.conf', text: 'create_main_cluster = false\n' },
+  { file: '/usr/sbin/policy-rc.d', text: '#!/bin/sh\nexit 101\n', mode: 0o755, of: undefined },
+  {
+    file: '/etc/postgresql-common/createcluster.conf',
+    text: 'create_main_cluster = false\n',
+    mode: 0o644,
+    of: PACKAGES.apt.postgres,
+  },
 ]
 
 /** Says how to get each of the wanted programs, after installing those that are missing. */
@@ -103,7 +108,7 @@ async function install(missing: readonly Program[]): Promise<void> {
 }
 
 async function installWithApt(packages: readonly string[]): Promise<void> {
-  const undo = keepServicesFromStarting()
+  const undo = keepServicesFromStarting(packages)
   try {
     // Where the lists cannot be fetched just now, those on the disk may do.
     await run('apt-get', ['update'], aptSettings).catch(() => undefined)
@@ -130,11 +135,12 @@ async function installWith(tool: string, args: readonly string[]): Promise<void>
 }
 
 /** A file that stands already is obeyed. */
-function keepServicesFromStarting(): () => Promise<void> {
-  const written = INSTALLING.filter(({ file }) => !existsSync(file)).map(({ file, text }) => {
+function keepServicesFromStarting(packages: readonly string[]): () => Promise<void> {
+  const concerned = INSTALLING.filter(({ file, of }) => !existsSync(file) && (!of || packages.includes(of)))
+  const written = concerned.map(({ file, text, mode }) => {
     const release = guard({ path: file })
     mkdirSync(dirname(file), { recursive: true })
-    writeFileSync(file, text, { mode: 0o755, flag: 'wx' })
+    writeFileSync(file, text, { mode, flag: 'wx' })
     return { file, release }
   })
   return async () => {
