@@ -8,6 +8,13 @@
  * visible. Hence, per key: a lower position was committed earlier, and whoever sees a row sees all rows before it. No long
  * transaction elsewhere holds the relay back, as it would with the snapshot's horizon, and writers of one key wait for each other
  * only for the moment of their commits.
+ *
+ * Does NOT keep two transactions from waiting for each other in a circle where one says SET CONSTRAINTS ALL IMMEDIATE, or adds rows
+ * in a deferred trigger of its own: it then takes its locks in more than one go. Postgres ends one of the two (deadlock detected).
+ *
+ *   ready -> sent | held | parked; held -> sent | parked; parked -> held (an operator's retry); ready, held -> parked (an operator)
+ *
+ * How the rows of one key are held in order, and what a relay does for that now and then, is said in `outbox/heads.ts`.
  */
 export const outboxMigration = `
 CREATE SEQUENCE {schema}.outbox_position;
