@@ -1,0 +1,105 @@
+/** Rows of the outbox as people and programs see them. Pure. */
+import type { Headers } from '../message.ts'
+import type { SqlRow } from '../sql/client.ts'
+import { type PackedColumns, unpacked } from './packing.ts'
+
+/** `ready`: to be sent. `held`: waits for its next attempt, or behind another row of its key. `parked`: given up on. `sent`: kept for a while. */
+export type OutboxState = 'ready' | 'held' | 'parked' | 'sent'
+
+export const STATES: readonly OutboxState[] = ['ready', 'held', 'parked', 'sent']
+
+/** A row of the outbox. */
+export interface OutboxRow {
+  /** Its place in the order of its key. It may change until its transaction commits, never afterwards. */
+  readonly position: string
+  readonly outbox: string
+  readonly state: OutboxState
+  readonly messageId: string
+  readonly transactionId: string
+  readonly type: string | undefined
+  readonly key: string | undefined
+  /** `''`: straight to the queue that the routing key names. */
+  readonly exchange: string
+  readonly routingKey: string
+  readonly createdAt: Date
+  /** Not to be delivered before. */
+  readonly deliverAt: Date | undefined
+  /** How often it was tried in vain. */
+  readonly attempts: number
+  /** When it will be tried again; undefined where it waits behind another row. */
+  readonly nextAttemptAt: Date | undefined
+  /** Held behind another row of its key. */
+  readonly waits: boolean
+  readonly lastError: string | undefined
+  /** When it was sent or parked. */
+  readonly endedAt: Date | undefined
+  readonly bodyBytes: number
+}
+
+/** A row with all of it. */
+export interface FullOutboxRow extends OutboxRow {
+  readonly body: Buffer
+  /** As they will be sent, ours included. */
+  readonly headers: Headers
+  readonly contentType: string | undefined
+  readonly correlationId: string | undefined
+  readonly replyTo: string | undefined
+  /** The service that wrote it. */
+  readonly appId: string | undefined
+}
+
+/** The columns that {@link rowOf} reads. A database may say `infinity`, which no Date can. */
+export const COLUMNS = `position, name, state, message_id, transaction_id, key, exchange, routing_key, properties, created_at,
+  deliver_at, attempts, nullif(not_before, 'infinity') AS next_at, coalesce(not_before = 'infinity', false) AS waits,
+  last_error, ended_at, octet_length(body) AS body_bytes`
+
+export function rowOf(row: SqlRow): OutboxRow {
+  const state = row['state'] as OutboxState
+  return {
+    position: String(row['position']),
+    outbox: row['name'] as string,
+    state,
+    messageId: row['message_id'] as string,
+    transactionId: row['transaction_id'] as string,
+    type: typeOf(row['properties'] as string),
+    key: textOr(row['key']),
+    exchange: row['exchange'] as string,
+    routingKey: row['routing_key'] as string,
+    createdAt: new Date(row['created_at'] as Date),
+    deliverAt: dateOr(row['deliver_at']),
+    attempts: Number(row['attempts']),
+    nextAttemptAt: state === 'held' ? dateOr(row['next_at']) : undefined,
+    waits: state === 'held' && row['waits'] === true,
+    lastError: textOr(row['last_error']),
+    endedAt: dateOr(row['ended_at']),
+    bodyBytes: Number(row['body_bytes']),
+  }
+}
+
+/** Needs the column `body`, too. */
+export function fullRowOf(row: SqlRow): FullOutboxRow {
+  const { content, properties } = unpacked(row as unknown as PackedColumns)
+  const { contentType, correlationId, replyTo, appId } = properties
+  return {
+    ...rowOf(row),
+    body: content,
+    headers: properties.headers as Headers,
+    contentType,
+    correlationId,
+    replyTo,
+    appId,
+  }
+}
+
+function typeOf(properties: string): string | undefined {
+  const { type } = JSON.parse(properties) as { type?: unknown }
+  return typeof type === 'string' ? type : undefined
+}
+
+function textOr(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}
+
+function dateOr(value: unknown): Date | undefined {
+  return value === null || value === undefined ? undefined : new Date(value as Date)
+}
