@@ -30,6 +30,8 @@ export const HEADER = {
   /** Published by a handler in the name of its message: a repeated run may give it another body, and the first one counts. */
   derived: 'surehop-derived',
   deliverTo: 'surehop-deliver-to',
+  /** On a half message that an operator sent back from the parked ones: `commit`, `rollback` or `check`. */
+  verdict: 'surehop-verdict',
   /** Names one publish of a message that has no message id, so that the broker's return can be told from others. */
   publishId: 'surehop-publish-id',
   /** Prefix of the one-per-level headers that steer a delayed message; see topology/delay.ts. */

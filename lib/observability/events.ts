@@ -127,6 +127,12 @@ export interface EventTable {
     readonly checks: number
     readonly ageMs: number
   }
+  /** Something an operator or a developer should look at: messages that cannot be published, an operator's verdict that came too late... */
+  'transaction.warning': {
+    readonly name: string
+    readonly transactionId: string | undefined
+    readonly warning: string
+  }
 }
 
 /** Name of an event. */
@@ -170,6 +176,7 @@ export const eventNames: readonly EventName[] = [
   'transaction.published',
   'transaction.checked',
   'transaction.parked',
+  'transaction.warning',
 ]
 
 const channels = new Map(eventNames.map((name) => [name, channel(`surehop:${name}`)]))

@@ -49,6 +49,7 @@ const LEVELS: Readonly<Record<EventName, Level>> = {
   'transaction.published': 'debug',
   'transaction.checked': 'info',
   'transaction.parked': 'error',
+  'transaction.warning': 'warn',
 }
 
 /**
