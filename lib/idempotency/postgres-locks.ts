@@ -1,0 +1,114 @@
+/**
+ * The records of one batch while their rows are locked, and who of their holders lives.
+ *
+ * Promises: what is decided on is what is in the table, for as long as the transaction lasts; only what a decision changed is
+ * written; a holder that was judged dead is told so by its next renewal.
+ */
+import type { SqlRow } from '../sql/client.ts'
+import type { Scope } from './idempotency.ts'
+import type { Ask } from './postgres-link.ts'
+import { recordOf, rowOf, textKey } from './postgres-rows.ts'
+import * as sql from './postgres-statements.ts'
+import type { IdempotencyRecord } from './record.ts'
+
+/** Locks the rows of some ids. */
+export type Lock = (ask: Ask, scope: Scope, asked: readonly { readonly id: string }[]) => Promise<LockedRecords>
+
+/** Owners by name, until when each lives, and the database's time when that was sure. */
+export interface Presences {
+  readonly nowUs: number
+  /** Epoch ms. */
+  readonly untilMs: ReadonlyMap<string, number>
+}
+
+/** Records under lock, by id. */
+export class LockedRecords {
+  readonly #scope: Scope
+  readonly #records = new Map<string, IdempotencyRecord | undefined>()
+  readonly #changed = new Set<string>()
+  readonly #made = new Set<string>()
+  /** Every id asked for has its row. */
+  readonly complete: boolean
+  /** The database's clock once all rows were locked, microseconds. */
+  readonly nowUs: number
+
+  private constructor(scope: Scope, keys: ReadonlySet<string>, rows: readonly SqlRow[]) {
+    this.#scope = scope
+    this.complete = rows.length === keys.size
+    this.nowUs = Math.max(0, ...rows.map((row) => Number(row['now_us'])))
+    for (const row of rows) {
+      this.#records.set(row['id'] as string, recordOf(row))
+      if (row['state'] === 'absent') this.#made.add(row['id'] as string)
+    }
+  }
+
+  /** Locks the rows that are there. */
+  static readonly present: Lock = async (ask, scope, asked) => {
+    const keys = keysOf(asked)
+    return new LockedRecords(scope, keys, await ask(sql.LOCK_PRESENT, [textKey(scope.name), JSON.stringify([...keys])]))
+  }
+
+  /** Locks all rows, and makes those that are missing. */
+  static readonly all: Lock = async (ask, scope, asked) => {
+    const keys = keysOf(asked)
+    const parameters = [textKey(scope.name), JSON.stringify([...keys]), scope.retentionMs]
+    return new LockedRecords(scope, keys, await ask(sql.LOCK_ALL, parameters))
+  }
+
+  get(id: string): IdempotencyRecord | undefined {
+    return this.#records.get(textKey(id))
+  }
+
+  set(id: string, record: IdempotencyRecord | undefined): void {
+    const key = textKey(id)
+    if (this.#records.get(key) === record) return
+    this.#records.set(key, record)
+    this.#changed.add(key)
+  }
+
+  /** Who holds them. */
+  holders(): Set<string> {
+    const leased = [...this.#records.values()].flatMap((record) => (record?.state === 'leased' ? [record.owner] : []))
+    return new Set(leased)
+  }
+
+  /** Writes what was changed; with `alive`, also keeps that owner alive. @returns since when it has been there without a gap */
+  async write(ask: Ask, alive?: { readonly owner: string; readonly leaseMs: number }): Promise<number> {
+    const { name, retentionMs } = this.#scope
+    const place = textKey(name)
+    const rows = [...this.#changed].flatMap((key) => {
+      const record = this.#records.get(key)
+      return record === undefined ? [] : [rowOf(key, record)]
+    })
+    const unused = [...this.#made].filter((key) => this.#records.get(key) === undefined)
+    if (unused.length > 0) await ask(sql.REMOVE_ABSENT, [place, JSON.stringify(unused)])
+    const written = [place, JSON.stringify(rows), retentionMs]
+    if (!alive) {
+      if (rows.length > 0) await ask(sql.WRITE, written)
+      return 0
+    }
+    const [row] =
+      rows.length > 0
+        ? await ask(sql.WRITE_AND_KEEP_ALIVE, [...written, alive.owner, alive.leaseMs])
+        : await ask(sql.KEEP_ALIVE, [place, alive.owner, alive.leaseMs])
+    return Number(row!['since'])
+  }
+}
+
+/** Sees which holders live, and keeps it so until the transaction ends: those that are dead are dead for good, and will be told. */
+export async function presenceOf(ask: Ask, scope: Scope, owner: string, records: LockedRecords): Promise<Presences> {
+  const others = records.holders()
+  others.delete(owner)
+  if (others.size === 0) return { nowUs: records.nowUs, untilMs: new Map() }
+  const place = textKey(scope.name)
+  const [row] = await ask(sql.LOCK_OWNERS, [place, JSON.stringify([owner, ...others])])
+  const nowUs = Number(row!['now_us'])
+  const untilMs = new Map(Object.entries((row!['untils'] ?? {}) as Record<string, number>))
+  const dead = [...others].filter((name) => untilMs.has(name) && untilMs.get(name)! * 1_000 <= nowUs)
+  if (dead.length > 0) await ask(sql.BURY, [place, JSON.stringify(dead)])
+  return { nowUs, untilMs }
+}
+
+function keysOf(asked: readonly { readonly id: string }[]): Set<string> {
+  return new Set(asked.map(({ id }) => textKey(id)))
+}

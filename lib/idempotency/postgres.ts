@@ -1,0 +1,177 @@
+/**
+ * Remembers in Postgres (13 or newer), shared by all processes of a service: the inbox.
+ *
+ *     lock the records (by id) ─▶ lock the owners (by name) ─▶ read the clock ─▶ decide ─▶ write ─▶ COMMIT
+ *
+ * Promises: each claim and each settlement is decided by the functions of `record.ts`, under row locks, by the database's clock as
+ * it is once the locks are held; of two processes one waits for the other, in one order, so that they never wait for each other in
+ * a circle; no certain answer is `StoreUnavailable`, never a guess; records that have expired, and owners long gone, are removed
+ * bit by bit as the store is used. With `transactional()`, the effect of a handler in this database happens exactly once.
+ * Does NOT promise: effects outside this database; that Postgres never forgets (a failover to a replica that lags, fsync off):
+ * `check()` warns of the settings that make it likely.
+ */
+import { checkOptions, given, having, integer, needed } from '../options.ts'
+import type { SqlPool } from '../sql/client.ts'
+import { DEFAULT_SCHEMA, schemaName } from '../sql/schema.ts'
+import type {
+  Claim,
+  ClaimResult,
+  IdempotencyStore,
+  RecordView,
+  Scope,
+  Settlement,
+  SettleResult,
+} from './idempotency.ts'
+import { warningsOf } from './postgres-check.ts'
+import { type Ask, PostgresLink } from './postgres-link.ts'
+import { type Lock, LockedRecords, presenceOf } from './postgres-locks.ts'
+import { PostgresPresence } from './postgres-presence.ts'
+import { recordOf, textKey, viewOf } from './postgres-rows.ts'
+import * as sql from './postgres-statements.ts'
+import { decideClaim, decideSettle } from './record.ts'
+
+/** Options of {@link PostgresIdempotencyStore}. */
+export interface PostgresIdempotencyStoreOptions {
+  /**
+   * Your pool, such as `pg`'s; you close it. The store takes a client for some milliseconds at a time, up to two per consumer;
+   * transactional handlers take one each while they run.
+   */
+  readonly pool: SqlPool
+  /** The Postgres schema of Surehop's tables. Default `surehop`. `migrate()` makes them. */
+  readonly schema?: string | undefined
+  /** How long one statement, and the wait for a client, may take before the answer is `StoreUnavailable`, ms. Default 3,000. */
+  readonly statementTimeoutMs?: number | undefined
+}
+
+const RULES = {
+  pool: needed(having("a pool such as pg's Pool", 'query', 'connect')),
+  schema: schemaName,
+  statementTimeoutMs: integer(1, 600_000),
+}
+
+/** So many ids at most in one transaction: others may wait for its locks. */
+const BATCH_MAX = 512
+/** Expired records are looked for this often, and at each call as long as there are more of them. */
+const SWEEP_EVERY_MS = 1_000
+/** So many are removed per record touched, within bounds. */
+const SWEPT_PER_RECORD = 2
+const SWEPT_AT_LEAST = 64
+const SWEPT_OWNERS = 16
+
+/** An {@link IdempotencyStore} in Postgres. */
+export class PostgresIdempotencyStore implements IdempotencyStore {
+  readonly #pool: SqlPool
+  readonly #schema: string
+  readonly #link: PostgresLink
+  readonly #presence = new PostgresPresence()
+  #sweepAt = 0
+
+  /** @throws InvalidOption */
+  constructor(options: PostgresIdempotencyStoreOptions) {
+    checkOptions('PostgresIdempotencyStore', options, RULES)
+    const { pool, schema = DEFAULT_SCHEMA, statementTimeoutMs = 3_000 } = given(options)
+    this.#pool = pool
+    this.#schema = schema
+    this.#link = new PostgresLink(pool, { schema, statementTimeoutMs })
+  }
+
+  async claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]> {
+    return inParts(claims, async (part) => {
+      const { results, since } = await this.#link.transaction((ask) => this.#claim(ask, scope, textKey(owner), part))
+      this.#presence.note(scope, owner, since)
+      return results
+    })
+  }
+
+  async settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]> {
+    const name = textKey(owner)
+    return inParts(settlements, async (part) => {
+      const settle = (lock: Lock) => this.#link.transaction((ask) => this.#settle(ask, scope, name, part, lock))
+      return (await settle(LockedRecords.present)) ?? (await settle(LockedRecords.all))!
+    })
+  }
+
+  async renew(scope: Scope, owner: string, options: { readonly leave?: boolean } = {}): Promise<'held' | 'lapsed'> {
+    const leave = options.leave === true
+    const place = [textKey(scope.name), textKey(owner)]
+    const since = await this.#link.transaction(async (ask) => {
+      const [row] = await ask(sql.KEEP_ALIVE, [...place, scope.leaseMs])
+      if (leave) await ask(sql.LEAVE, place)
+      return Number(row!['since'])
+    })
+    this.#presence.note(scope, owner, since)
+    return this.#presence.take(scope, owner, leave) ? 'lapsed' : 'held'
+  }
+
+  async look(scope: Scope, ids: readonly string[]): Promise<RecordView[]> {
+    return inParts(ids, async (part) => {
+      const keys = part.map(textKey)
+      const rows = await this.#link.transaction((ask) => ask(sql.LOOK, [textKey(scope.name), JSON.stringify(keys)]))
+      const views = new Map(rows.map((row) => [row['id'], viewOf(recordOf(row), row['live'] === true)]))
+      return keys.map((key) => views.get(key) ?? { state: 'absent' })
+    })
+  }
+
+  /** @throws StoreUnavailable; SchemaMismatch or PermissionRefused, with what to do */
+  async check(): Promise<readonly string[]> {
+    return warningsOf(this.#link, this.#pool, this.#schema)
+  }
+
+  async close(): Promise<void> {
+    this.#link.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #claim(ask: Ask, scope: Scope, owner: string, claims: readonly Claim[]) {
+    const records = await LockedRecords.all(ask, scope, claims)
+    const { nowUs, untilMs } = await presenceOf(ask, scope, owner, records)
+    const { leaseMs, maxStarts } = scope
+    const results = claims.map((claim) => {
+      const before = records.get(claim.id)
+      const holderUntilMs = (before?.state === 'leased' && untilMs.get(before.owner)) || 0
+      const { result, record } = decideClaim(before, { claim, owner, holderUntilMs, nowUs, leaseMs, maxStarts })
+      records.set(claim.id, record)
+      return result
+    })
+    const since = await records.write(ask, { owner, leaseMs })
+    await this.#sweep(ask, claims.length)
+    return { results, since }
+  }
+
+  /** Undefined where a row is missing and must be made first: rows are locked in one order, all at once. */
+  async #settle(ask: Ask, scope: Scope, owner: string, settlements: readonly Settlement[], lock: Lock) {
+    const records = await lock(ask, scope, settlements)
+    if (!records.complete) return undefined
+    const nowMs = records.nowUs / 1_000
+    const results = settlements.map((settlement) => {
+      const { result, record } = decideSettle(records.get(settlement.id), { settlement, owner, nowMs })
+      records.set(settlement.id, record)
+      return result
+    })
+    await records.write(ask)
+    await this.#sweep(ask, settlements.length)
+    return results
+  }
+
+  async #sweep(ask: Ask, touched: number): Promise<void> {
+    const now = performance.now()
+    if (now < this.#sweepAt) return
+    const limit = Math.max(SWEPT_AT_LEAST, touched * SWEPT_PER_RECORD)
+    const [row] = await ask(sql.SWEEP, [limit])
+    if (Number(row?.['swept']) >= limit) return
+    this.#sweepAt = now + SWEEP_EVERY_MS
+    await ask(sql.SWEEP_OWNERS, [SWEPT_OWNERS])
+  }
+}
+
+/** One part after the other; answers in the order asked. */
+async function inParts<T, R>(items: readonly T[], run: (part: readonly T[]) => Promise<R[]>): Promise<R[]> {
+  const answers: R[] = []
+  for (let from = 0; from < items.length; from += BATCH_MAX) {
+    answers.push(...(await run(items.slice(from, from + BATCH_MAX))))
+  }
+  return answers
+}
