@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'STORE_UNAVAILABLE'
   | 'DATABASE_UNAVAILABLE'
   | 'SCHEMA_MISMATCH'
+  | 'COMMIT_REFUSED'
   | 'ALREADY_COMMITTED'
   | 'ALREADY_ROLLED_BACK'
   | 'TRANSACTION_UNKNOWN'
@@ -206,6 +207,17 @@ export class SchemaMismatch extends SurehopError {
     super(message, options)
     this.found = versions.found
     this.expected = versions.expected
+  }
+}
+
+/** Postgres rolled back a transaction that was to be committed: one of its statements had failed, and the error was caught and dropped. Nothing was stored. */
+export class CommitRefused extends SurehopError {
+  readonly code = 'COMMIT_REFUSED'
+
+  constructor() {
+    super(
+      'Postgres rolled the transaction back instead of committing it, because a statement in it had failed: let errors of statements through, or use a savepoint around those that may fail',
+    )
   }
 }
 

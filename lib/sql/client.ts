@@ -6,7 +6,7 @@
  * Statements meant for lent clients use `$1`-style parameters in their order, each once, and neither `?` nor `::`, which some
  * query tools read as parameters of their own.
  */
-import { InvalidOption } from '../errors.ts'
+import { CommitRefused, InvalidOption } from '../errors.ts'
 import { show } from '../options.ts'
 
 /** Rows as a driver hands them over. */
@@ -21,7 +21,7 @@ export interface SqlClient {
 export type SqlFunction = (
   sql: string,
   parameters: unknown[],
-) => Promise<readonly unknown[] | { readonly rows: readonly unknown[] }>
+) => PromiseLike<readonly unknown[] | { readonly rows: readonly unknown[] }>
 
 /** What a caller may lend for statements in its own transaction. */
 export type LentClient = SqlClient | SqlFunction
@@ -77,7 +77,7 @@ function checked(client: SqlClient | undefined): SqlClient {
 /**
  * Runs `work` in a transaction on a connection of the pool: commits when it resolves, rolls back when it throws.
  * A connection that fails on the way is closed, not kept.
- * @throws what `work` throws; what the database says
+ * @throws what `work` throws; what the database says; CommitRefused where it rolled back, because `work` had kept an error to itself
  */
 export async function inTransaction<T>(pool: SqlPool, work: (client: SqlPoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect()
@@ -87,7 +87,7 @@ export async function inTransaction<T>(pool: SqlPool, work: (client: SqlPoolClie
   try {
     await client.query('BEGIN')
     const result = await work(client)
-    await client.query('COMMIT')
+    refuseRolledBack(await client.query('COMMIT'))
     broken = false
     return result
   } catch (error) {
@@ -100,4 +100,9 @@ export async function inTransaction<T>(pool: SqlPool, work: (client: SqlPoolClie
     client.off?.('error', ignore)
     client.release(broken)
   }
+}
+
+/** To the COMMIT of a transaction in which a statement has failed, Postgres answers ROLLBACK, and no error. */
+function refuseRolledBack(answer: { readonly command?: unknown }): void {
+  if (answer.command === 'ROLLBACK') throw new CommitRefused()
 }

@@ -64,7 +64,7 @@ export function migrationSql(options: MigrationSqlOptions = {}): string {
   const text = [
     `-- Surehop's tables in schema "${schema}", version ${from === LATEST_VERSION ? from : `${from} to ${LATEST_VERSION}`}. Needs PostgreSQL 13 or later.`,
     `BEGIN ${SEE_COMMITTED};`,
-    `${SCHEMA_LOCK};`,
+    `DO $surehop$ BEGIN ${SCHEMA_LOCK.replace('SELECT', 'PERFORM')}; END $surehop$;`,
     ...(from === 1 ? [VERSIONS_TABLE.create.trim()] : []),
     refuseOthers(from),
     ...steps.map((step) => `-- ${step.version}: ${step.name}\n${step.sql.trim()}\n\n${recordOf(step)}`),
