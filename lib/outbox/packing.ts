@@ -2,7 +2,7 @@
  * A message as an outbox row, and back: bytes, headers of every AMQP type and all properties come back as they were. Pure.
  *
  * Headers are kept as JSON; what JSON lacks is a small object with a "!" (as amqplib itself writes typed values): bytes in base64,
- * integers of 64 bits as text.
+ * integers of 64 bits as text. A table of the publisher's that looks like one of ours is kept as a list of its fields.
  */
 import { createHash } from 'node:crypto'
 import type { WireProperties } from '../message.ts'
@@ -65,8 +65,13 @@ function written(value: unknown): unknown {
   if (typeof value === 'bigint') return { '!': 'integer', value: String(value) }
   if (value instanceof Uint8Array) return { '!': 'bytes', value: Buffer.from(value).toString('base64') }
   if (Array.isArray(value)) return value.map(written)
-  return typeof value === 'object' && value !== null ? mapped(value, written) : value
+  if (typeof value !== 'object' || value === null) return value
+  if (OURS.has((value as { '!'?: unknown })['!']))
+    return { '!': 'fields', value: Object.entries(value).map(([name, item]) => [name, written(item)]) }
+  return mapped(value, written)
 }
+
+const OURS: ReadonlySet<unknown> = new Set(['bytes', 'integer', 'fields'])
 
 function read(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(read)
@@ -74,6 +79,8 @@ function read(value: unknown): unknown {
   const { '!': kind, value: text } = value as { '!'?: unknown; value?: unknown }
   if (kind === 'bytes') return Buffer.from(text as string, 'base64')
   if (kind === 'integer') return BigInt(text as string)
+  if (kind === 'fields')
+    return Object.fromEntries((text as [string, unknown][]).map(([name, item]) => [name, read(item)]))
   return mapped(value, read)
 }
 
