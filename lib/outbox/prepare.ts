@@ -41,29 +41,51 @@ const FIELDS: readonly string[] = ['exchange', 'queue', ...MESSAGE_FIELDS]
 /**
  * Messages without a transaction id get the one of the first: what one call writes is one business transaction. Answers at once
  * where no schema is to be asked.
- * @throws MessageInvalid naming the field
+ * @throws MessageInvalid naming the field, and of several messages which one: `messages[2].key`
  */
 export function prepare(
   messages: readonly OutboxMessage[],
   options: PrepareOptions,
 ): ReadyMessage[] | Promise<ReadyMessage[]> {
-  for (const message of messages) checkKnown(message)
+  each(messages, checkKnown)
   const { schemas } = options
   if (!messages.some(({ type }) => schemaOf(type, schemas))) return stamped(messages, options)
-  return Promise.all(messages.map((message) => fitting(message, schemas))).then((fit) => stamped(fit, options))
+  return validated(messages, schemas).then((fit) => stamped(fit, options))
 }
 
-async function fitting(message: OutboxMessage, schemas: PrepareOptions['schemas']): Promise<OutboxMessage> {
-  const schema = schemaOf(message.type, schemas)
-  return schema ? { ...message, body: await validate(schema, message.body) } : message
+async function validated(
+  messages: readonly OutboxMessage[],
+  schemas: PrepareOptions['schemas'],
+): Promise<OutboxMessage[]> {
+  const checks = each(messages, async (message) => {
+    const schema = schemaOf(message.type, schemas)
+    return schema ? { ...message, body: await validate(schema, message.body) } : message
+  })
+  const outcomes = await Promise.allSettled(checks)
+  return each(outcomes, (outcome) => {
+    if (outcome.status === 'rejected') throw outcome.reason
+    return outcome.value
+  })
 }
 
 function stamped(messages: readonly OutboxMessage[], options: PrepareOptions): ReadyMessage[] {
   let shared: string | undefined
-  return messages.map((message) => {
+  return each(messages, (message) => {
     const ready = stampedOne(message, shared, options)
     shared ??= ready.encoded.transactionId
     return ready
+  })
+}
+
+/** Like `map`; a refusal says which message of several it is about. */
+function each<T, R>(items: readonly T[], one: (item: T) => R): R[] {
+  return items.map((item, i) => {
+    try {
+      return one(item)
+    } catch (cause) {
+      if (!(cause instanceof MessageInvalid) || items.length === 1) throw cause
+      throw new MessageInvalid(`messages[${i}].${cause.path}`, `messages[${i}]: ${cause.message}`, { cause })
+    }
   })
 }
 

@@ -54,13 +54,13 @@ export async function runOn(client: LentClient, sql: string, parameters: unknown
 /** Is the client surely not inside a transaction? Undefined where it does not tell. `pg` 8.20 or newer does. */
 export function isOutsideTransaction(client: LentClient): boolean | undefined {
   if (isPool(client)) return true
-  const status = (client as { getTransactionStatus?: () => unknown }).getTransactionStatus
+  const status = (client as { getTransactionStatus?: () => unknown } | undefined)?.getTransactionStatus
   return typeof status === 'function' ? status.call(client) === 'I' : undefined
 }
 
 /** A pool gives each statement another connection: nothing that belongs to one transaction may be run on it. */
 function isPool(client: LentClient): boolean {
-  return typeof (client as Partial<SqlPool>).connect === 'function' && 'totalCount' in client
+  return typeof (client as Partial<SqlPool> | undefined)?.connect === 'function' && 'totalCount' in client
 }
 
 function isFunction(client: LentClient): client is SqlFunction {
