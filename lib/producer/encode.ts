@@ -131,11 +131,9 @@ function shortString(field: string, value: string | undefined, min = 0): void {
 }
 
 function userHeaders(headers: object): Record<string, unknown> {
-  const out: Record<string, unknown> = {}
-  for (const [name, value] of Object.entries(headers)) {
-    checkHeaderName(name)
-    if (value !== undefined) out[name] = value
-  }
+  for (const name of Object.keys(headers)) checkHeaderName(name)
+  // Makes an own property of "__proto__", too.
+  const out = Object.fromEntries(Object.entries(headers).filter(([, value]) => value !== undefined))
   const bytes = headerBytes(out)
   if (bytes > MAX_HEADER_BYTES)
     throw new MessageInvalid(

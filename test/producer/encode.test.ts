@@ -143,6 +143,14 @@ describe('encode', () => {
     expect(encoded({ body: 1, delayMs: MAX_DELAY_MS }).messageId).a('string')
   })
 
+  it('takes a header named "__proto__" for what it is, a header', () => {
+    for (const value of ['x', Buffer.from([1]), [1], { a: 1 }]) {
+      const { headers } = encoded({ body: 1, headers: { ['__proto__']: value } }).properties
+      expect(Object.entries(headers)).deep.include(['__proto__', value])
+      expect(Object.getPrototypeOf(headers)).equal(Object.prototype)
+    }
+  })
+
   it('names a field it does not know', () => {
     expect(refusal({ body: 1, messageid: 'x' }).message).contain('unknown message field "messageid"')
     expect(refusal(null).message).contain('expected a message like {type, body}, got null')
