@@ -4,8 +4,8 @@
  *
  * What may race: whoever puts a row behind a head, or promotes the next, and whoever takes away that head or that next row at the
  * same moment. Each sees the table as it was before the other; a key could be left with rows that all wait and none that is tried.
- * So whoever takes rows away promotes afterwards, in a statement of its own that sees what was committed meanwhile; and relays
- * call `promoteStuckHeads` every few seconds.
+ * So whoever takes rows away promotes afterwards, in a statement of its own that sees what was committed meanwhile; and relays look
+ * for such keys every minute.
  */
 import { type LentClient, runOn } from '../sql/client.ts'
 import { inSchema } from '../sql/schema.ts'
@@ -31,28 +31,4 @@ RETURNING position`
 export async function promoteHeads(schema: string, { names, keys }: Keys, client: LentClient): Promise<number> {
   if (keys.length === 0) return 0
   return (await runOn(client, inSchema(schema, PROMOTE), [names, keys])).length
-}
-
-/** Goes from key to key by the index of held rows, however many rows wait behind each head. */
-const STUCK = `
-WITH RECURSIVE heads AS (
-  (SELECT key, position, not_before FROM {schema}.outbox WHERE name = $1 AND state = 'held' AND key IS NOT NULL
-   ORDER BY key, position LIMIT 1)
-  UNION ALL
-  SELECT next.key, next.position, next.not_before FROM heads CROSS JOIN LATERAL (
-    SELECT h.key, h.position, h.not_before FROM {schema}.outbox h
-    WHERE h.name = $2 AND h.state = 'held' AND h.key > heads.key ORDER BY h.key, h.position LIMIT 1) next
-)
-UPDATE {schema}.outbox SET not_before = now()
-WHERE state = 'held' AND not_before = 'infinity'
-  AND position = ANY (ARRAY(SELECT position FROM heads WHERE not_before = 'infinity' ORDER BY position))
-RETURNING position`
-
-/**
- * Finds the keys of an outbox whose first held row waits behind nothing, and lets it be tried at once. Costs one look into an
- * index for each key that is held.
- * @returns how many rows were promoted
- */
-export async function promoteStuckHeads(schema: string, name: string, client: LentClient): Promise<number> {
-  return (await runOn(client, inSchema(schema, STUCK), [name, name])).length
 }
