@@ -74,7 +74,7 @@ describe('a message in the outbox', function () {
           )
         }
       }),
-      { numRuns: 60 },
+      { numRuns: 200 },
     )
   })
 })
