@@ -103,6 +103,6 @@ export async function inTransaction<T>(pool: SqlPool, work: (client: SqlPoolClie
 }
 
 /** To the COMMIT of a transaction in which a statement has failed, Postgres answers ROLLBACK, and no error. */
-function refuseRolledBack(answer: { readonly command?: unknown }): void {
-  if (answer.command === 'ROLLBACK') throw new CommitRefused()
+function refuseRolledBack(answer: object): void {
+  if ('command' in answer && answer.command === 'ROLLBACK') throw new CommitRefused()
 }
