@@ -13,6 +13,7 @@ import { newMessageId } from './message.ts'
 import { Events } from './observability/events.ts'
 import { type Logger, logEvents } from './observability/log.ts'
 import { checkOptions, either, given, having, integer, listOf, needed, number, object, text } from './options.ts'
+import { Relay, type RelayOptions } from './outbox/relay.ts'
 import { checkProducerOptions, PRODUCER_DEFAULTS, Producer, type ProducerOptions } from './producer/producer.ts'
 import { Publisher } from './producer/publisher.ts'
 import { Declarer } from './topology/declarer.ts'
@@ -107,6 +108,7 @@ export class Surehop {
   #declarer: Declarer | undefined
   readonly #publishers = new Set<Publisher>()
   readonly #consumers = new Set<Consumer>()
+  readonly #relays = new Set<Relay>()
   #inner: { readonly publisher: Publisher; readonly producer: Producer } | undefined
   #closed: Promise<void> | undefined
 
@@ -171,6 +173,25 @@ export class Surehop {
   }
 
   /**
+   * Sends the committed rows of an outbox. Resolves when it has found its tables and runs. Any number of processes may relay the same
+   * outbox: they divide the work, and take over from each other.
+   * @throws InvalidOption, SchemaMismatch, DatabaseUnavailable, PermissionRefused, Closed; nothing is left open then
+   */
+  async relay(options: RelayOptions): Promise<Relay> {
+    this.#topology()
+    const relay = new Relay(options, {
+      connection: this.#publish,
+      delayRoute: (ms, exchange, key) => this.#topology().delayRoute(ms, exchange, key),
+      forgetDelays: () => this.#declarer?.forget(),
+      drainMs: this.#options.drainMs,
+      onClosed: () => this.#relays.delete(relay),
+    })
+    this.#relays.add(relay)
+    await relay.start()
+    return relay
+  }
+
+  /**
    * The dead letters of a consumer's queue: to look at, send again, discard, restore, edit, export and import.
    * @throws InvalidOption
    */
@@ -223,11 +244,12 @@ export class Surehop {
       ...(this.#consume?.problems ?? []),
       ...[...this.#publishers].flatMap((p) => p.problem ?? []),
       ...[...this.#consumers].flatMap((c) => c.problems),
+      ...[...this.#relays].flatMap((relay) => relay.problems),
     ]
     return { healthy: reasons.length === 0, reasons }
   }
 
-  /** Stops consumers, finishes what runs within `drainMs`, closes both connections. Harmless when repeated. */
+  /** Stops consumers, then relays; finishes what runs within `drainMs`; closes both connections. Harmless when repeated. */
   close(): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed
@@ -240,6 +262,7 @@ export class Surehop {
   async #close(): Promise<void> {
     const { drainMs } = this.#options
     await Promise.all([...this.#consumers].map((consumer) => consumer.close()))
+    await Promise.all([...this.#relays].map((relay) => relay.close()))
     await Promise.all([...this.#publishers].map((publisher) => publisher.close(drainMs)))
     await Promise.all([this.#publish.close(), this.#consume?.close()])
     this.#stopLogs()

@@ -1,0 +1,300 @@
+/**
+ * The book of a relay: which rows it has in hand, and what may happen to them next. Pure: knows no broker, no database, no clock.
+ *
+ *     table ──take()──▶ waiting ──next()──▶ flying ──confirmed()──▶ done ──settled()──▶ out of hand
+ *                          ▲                  │ ├──failed()──▶ its key is broken ──settled()──▶ out of hand, followers too
+ *                          └─────again()──────┘ └──its shard was lost──▶ stale: done, or forgotten
+ *
+ * Promises: rows of one key fly one at a time, in the order they were taken, the next only after the one before is confirmed; rows
+ * without a key fly side by side; whatever has failed keeps its key from flying until the database knows of it; a row in hand is
+ * never taken twice; no more than `perKey` rows of one key are in hand, and of a page that brings more only a beginning is taken.
+ * Relies on its user: `take()` gets each key's rows as one statement saw them, in order, none left out but those in hand, and is never
+ * called between `settlement()` and `settled()`.
+ */
+
+/** What the book needs to know of a row. */
+export interface BookRow {
+  readonly position: number
+  readonly shard: number
+  readonly key: string | undefined
+  readonly bytes: number
+  /** How often it failed so far. */
+  readonly attempts: number
+  /** Its state in the table is held, not ready. */
+  readonly held: boolean
+  /** A held row of its key, that is not in hand, goes first: this one must become held, too. */
+  readonly blocked: boolean
+}
+
+/** What is to become of a row that could not be sent. */
+export interface Verdict {
+  readonly state: 'held' | 'parked'
+  /** What the table shall say. */
+  readonly attempts: number
+  /** Until it is tried again. */
+  readonly delayMs: number
+  readonly error: Error
+}
+
+/** A row in hand. */
+export interface Entry<R extends BookRow> {
+  readonly row: R
+  /** The lease under which it was taken. */
+  readonly epoch: number
+  readonly chain: Chain<R>
+  phase: 'waiting' | 'flying' | 'done' | 'failed'
+  /** Its shard was lost while it flew. */
+  stale: boolean
+}
+
+/** The rows of one key, or one row without a key. */
+interface Chain<R extends BookRow> {
+  readonly key: string | undefined
+  waiting: Entry<R>[]
+  flying: Entry<R> | undefined
+  verdict: Verdict | undefined
+  queued: boolean
+}
+
+/** A row that failed, and those of its key behind it. */
+export interface Failure<R extends BookRow> {
+  readonly entry: Entry<R>
+  readonly verdict: Verdict
+  readonly followers: readonly Entry<R>[]
+}
+
+/** What the database must be told. */
+export interface Settlement<R extends BookRow> {
+  readonly done: readonly Entry<R>[]
+  readonly failures: readonly Failure<R>[]
+}
+
+/** How much may be in hand. */
+export interface BookBounds {
+  readonly windowMessages: number
+  readonly windowBytes: number
+  readonly perKey: number
+}
+
+/** The rows one relay has in hand. */
+export class Book<R extends BookRow> {
+  readonly #bounds: BookBounds
+  readonly #hand = new Map<number, Entry<R>>()
+  readonly #chains = new Map<string, Chain<R>>()
+  readonly #broken = new Set<Chain<R>>()
+  #queue: Chain<R>[] = []
+  #queueAt = 0
+  #done: Entry<R>[] = []
+  #bytes = 0
+  #flying = 0
+
+  constructor(bounds: BookBounds) {
+    this.#bounds = bounds
+  }
+
+  /** Rows in hand, the settled ones not counted. */
+  get count(): number {
+    return this.#hand.size
+  }
+
+  get flying(): number {
+    return this.#flying
+  }
+
+  /** Rows and keys that `settlement()` would speak of. */
+  get unsettled(): number {
+    return this.#done.length + this.#broken.size
+  }
+
+  /** How much more may be taken. */
+  get room(): { readonly messages: number; readonly bytes: number } {
+    const { windowMessages, windowBytes } = this.#bounds
+    return {
+      messages: Math.max(0, windowMessages - this.#hand.size),
+      bytes: Math.max(0, windowBytes - this.#bytes),
+    }
+  }
+
+  get positions(): Iterable<number> {
+    return this.#hand.keys()
+  }
+
+  /** Keys of which so much is in hand that no more should be asked for now. */
+  get crowded(): string[] {
+    const keys: string[] = []
+    for (const chain of this.#chains.values()) if (sizeOf(chain) * 2 >= this.#bounds.perKey) keys.push(chain.key!)
+    return keys
+  }
+
+  has(shard: number): boolean {
+    for (const { row } of this.#hand.values()) if (row.shard === shard) return true
+    return false
+  }
+
+  /**
+   * Takes a page in hand.
+   * @param epochOf the lease of a shard; undefined where it is not ours
+   * @returns rows that must become held behind others of their key
+   */
+  take(page: readonly R[], epochOf: (shard: number) => number | undefined): R[] {
+    const overflown = new Set<string>()
+    return page.filter((row) => {
+      const epoch = epochOf(row.shard)
+      if (epoch === undefined || this.#hand.has(row.position)) return false
+      if (row.blocked) return true
+      this.#add(row, epoch, overflown)
+      return false
+    })
+  }
+
+  /** The next row that may fly, if there is one; it flies from now on. */
+  next(): Entry<R> | undefined {
+    while (this.#queueAt < this.#queue.length) {
+      const chain = this.#queue[this.#queueAt++]!
+      chain.queued = false
+      const entry = chain.waiting.shift()
+      if (!entry) continue
+      entry.phase = 'flying'
+      chain.flying = entry
+      this.#flying++
+      return entry
+    }
+    this.#queue = []
+    this.#queueAt = 0
+    return undefined
+  }
+
+  confirmed(entry: Entry<R>): void {
+    this.#land(entry)
+    entry.phase = 'done'
+    this.#done.push(entry)
+    this.#advance(entry.chain)
+  }
+
+  /** It could not be sent; of a shard that is no longer ours nothing is said. */
+  failed(entry: Entry<R>, verdict: Verdict): void {
+    const { chain } = entry
+    this.#land(entry)
+    chain.waiting.unshift(entry)
+    if (entry.stale) this.#forgetChain(chain)
+    else {
+      entry.phase = 'failed'
+      chain.verdict = verdict
+      this.#broken.add(chain)
+    }
+  }
+
+  /** It was not sent, through no fault of its own: it waits again, before all others of its key. */
+  again(entry: Entry<R>): void {
+    const { chain } = entry
+    this.#land(entry)
+    chain.waiting.unshift(entry)
+    if (entry.stale) this.#forgetChain(chain)
+    else {
+      entry.phase = 'waiting'
+      this.#enqueue(chain)
+    }
+  }
+
+  settlement(): Settlement<R> {
+    const failures = [...this.#broken].map((chain): Failure<R> => {
+      const [entry, ...followers] = chain.waiting
+      return { entry: entry!, verdict: chain.verdict!, followers }
+    })
+    return { done: [...this.#done], failures }
+  }
+
+  /**
+   * The database knows.
+   * @returns keys of which held rows may be left that nobody has in hand
+   */
+  settled({ done, failures }: Settlement<R>): string[] {
+    const keys = new Set<string>()
+    this.#done.splice(0, done.length)
+    for (const { row } of done) {
+      this.#drop(row)
+      if (row.held && row.key !== undefined && !this.#chains.has(row.key)) keys.add(row.key)
+    }
+    for (const { entry } of failures) {
+      if (this.#broken.has(entry.chain)) this.#forgetChain(entry.chain)
+      if (entry.row.key !== undefined) keys.add(entry.row.key)
+    }
+    return [...keys]
+  }
+
+  /** Lets go of whatever was taken under a lease that is over. What flies is waited for, what is confirmed is still settled. */
+  keep(holds: (shard: number, epoch: number) => boolean): void {
+    for (const entry of [...this.#hand.values()]) {
+      if (entry.phase === 'done' || holds(entry.row.shard, entry.epoch)) continue
+      if (entry.phase === 'flying') entry.stale = true
+      else if (entry.phase === 'failed') this.#forgetChain(entry.chain)
+      else this.#forgetWaiting(entry)
+    }
+  }
+
+  /** Lets go of all that waits. */
+  dropWaiting(): void {
+    for (const entry of [...this.#hand.values()]) if (entry.phase === 'waiting') this.#forgetWaiting(entry)
+  }
+
+  #add(row: R, epoch: number, overflown: Set<string>): void {
+    const { key } = row
+    if (key !== undefined && overflown.has(key)) return
+    const chain = this.#chainOf(key)
+    if (sizeOf(chain) >= this.#bounds.perKey) {
+      overflown.add(key!)
+      return
+    }
+    const entry: Entry<R> = { row, epoch, chain, phase: 'waiting', stale: false }
+    chain.waiting.push(entry)
+    this.#hand.set(row.position, entry)
+    this.#bytes += row.bytes
+    if (!chain.flying && !chain.verdict) this.#enqueue(chain)
+  }
+
+  #chainOf(key: string | undefined): Chain<R> {
+    const known = key === undefined ? undefined : this.#chains.get(key)
+    if (known) return known
+    const chain: Chain<R> = { key, waiting: [], flying: undefined, verdict: undefined, queued: false }
+    if (key !== undefined) this.#chains.set(key, chain)
+    return chain
+  }
+
+  #land(entry: Entry<R>): void {
+    this.#flying--
+    entry.chain.flying = undefined
+  }
+
+  #advance(chain: Chain<R>): void {
+    if (chain.waiting.length > 0) this.#enqueue(chain)
+    else if (chain.key !== undefined && !chain.flying) this.#chains.delete(chain.key)
+  }
+
+  #enqueue(chain: Chain<R>): void {
+    if (chain.queued) return
+    chain.queued = true
+    this.#queue.push(chain)
+  }
+
+  #forgetWaiting(entry: Entry<R>): void {
+    const { chain } = entry
+    chain.waiting = chain.waiting.filter((other) => other !== entry)
+    this.#drop(entry.row)
+    if (chain.waiting.length === 0 && !chain.flying && chain.key !== undefined) this.#chains.delete(chain.key)
+  }
+
+  #forgetChain(chain: Chain<R>): void {
+    for (const { row } of chain.waiting) this.#drop(row)
+    chain.waiting = []
+    this.#broken.delete(chain)
+    if (chain.key !== undefined) this.#chains.delete(chain.key)
+  }
+
+  #drop(row: R): void {
+    if (this.#hand.delete(row.position)) this.#bytes -= row.bytes
+  }
+}
+
+function sizeOf(chain: Chain<BookRow>): number {
+  return chain.waiting.length + (chain.flying ? 1 : 0)
+}

@@ -1,0 +1,121 @@
+/**
+ * Sends one row of the outbox and judges how that ended.
+ *
+ *     confirmed and routed ──▶ sent
+ *     returned, no such exchange, not permitted, cannot be read or encoded ──▶ counted: held, after so many parked
+ *     nacked (a full queue), no answer in time ──▶ held, not counted
+ *     not connected, blocked, refused login ──▶ again: nothing is written, the relay waits for the broker
+ *
+ * A row whose time has not come takes the rest of its delay in the broker, never less.
+ */
+import type { Backoff } from '../backoff.ts'
+import type { Connection } from '../connection/connection.ts'
+import { BrokerTimeout, ChannelLost, Closed, ConnectionRefused, NotConnected, PublishFailed } from '../errors.ts'
+import { HEADER } from '../message.ts'
+import type { Encoded } from '../producer/encode.ts'
+import type { Publisher } from '../producer/publisher.ts'
+import type { DelayRoute } from '../topology/delay.ts'
+import { unpacked } from './packing.ts'
+import type { Verdict } from './relay-book.ts'
+import type { OutboxRow } from './relay-table.ts'
+
+/** What a sender is put together from. */
+export interface SenderParts {
+  readonly connection: Connection
+  readonly publisher: Publisher
+  readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
+  /** What `delayRoute` declared is gone: it must declare anew. */
+  readonly forgetDelays: () => void
+  readonly deadlineMs: number
+  readonly attempts: number
+  readonly backoff: Backoff
+}
+
+/** Failures that say nothing of the row. */
+const PASSING = [NotConnected, BrokerTimeout, ChannelLost, Closed, ConnectionRefused]
+/** Rows whose uncounted failures are remembered, for their backoff. */
+const REMEMBERED = 10_000
+
+/** Sends rows through one publisher. */
+export class Sender {
+  readonly #parts: SenderParts
+  /** Failures that are not counted in the table, by position. */
+  readonly #uncounted = new Map<number, number>()
+
+  constructor(parts: SenderParts) {
+    this.#parts = parts
+  }
+
+  /** Why nothing can be sent now. */
+  get problem(): string | undefined {
+    const { connection } = this.#parts
+    if (connection.isOpen && connection.blockedReason === undefined) return undefined
+    return connection.problems[0] ?? 'the connection to the broker is not open'
+  }
+
+  /** @throws PublishFailed, and what reading the row or declaring its delay throws */
+  send(row: OutboxRow): Promise<unknown> {
+    try {
+      const message = unpacked(row)
+      const restMs = row.waitMs === undefined ? 0 : row.waitMs - (performance.now() - row.readAt)
+      return restMs > 0 ? this.#delayed(message, restMs) : this.#publish(message)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** What is to become of a row that was not sent. */
+  judge(row: OutboxRow, error: unknown): Verdict | 'again' {
+    const { attempts: most, backoff } = this.#parts
+    const cause = error instanceof Error ? error : new Error(String(error))
+    if (this.#saysNothing(cause)) return 'again'
+    const { position, attempts } = row
+    if (cause instanceof PublishFailed && cause.retryable) {
+      const failures = (this.#uncounted.get(position) ?? 0) + 1
+      this.#remember(position, failures)
+      return { state: 'held', attempts, delayMs: backoff.delayMs(failures), error: cause }
+    }
+    const state = attempts + 1 >= most ? 'parked' : 'held'
+    return { state, attempts: attempts + 1, delayMs: backoff.delayMs(attempts + 1), error: cause }
+  }
+
+  /** Nothing need be remembered of it any more. */
+  forget(row: OutboxRow): void {
+    if (this.#uncounted.size > 0) this.#uncounted.delete(row.position)
+  }
+
+  #saysNothing(error: Error): boolean {
+    if (!(error instanceof PublishFailed)) return PASSING.some((kind) => error instanceof kind)
+    const { fatal } = this.#parts.connection
+    const unsent = error.outcome === 'not-sent'
+    return error.retryable ? unsent || this.problem !== undefined : unsent && fatal !== undefined
+  }
+
+  #remember(position: number, failures: number): void {
+    this.#uncounted.delete(position)
+    this.#uncounted.set(position, failures)
+    if (this.#uncounted.size <= REMEMBERED) return
+    const [oldest] = this.#uncounted.keys()
+    this.#uncounted.delete(oldest!)
+  }
+
+  #publish(message: Encoded): Promise<unknown> {
+    return this.#parts.publisher.publish(message, {
+      mandatory: true,
+      deadlineMs: this.#parts.deadlineMs,
+    })
+  }
+
+  /** A delayed message that is returned found its level deleted: the next one declares it anew. */
+  async #delayed(message: Encoded, delayMs: number): Promise<unknown> {
+    const { exchange, routingKey, properties } = message
+    const route = await this.#parts.delayRoute(delayMs, exchange, routingKey)
+    const from = { [HEADER.exchange]: exchange, [HEADER.routingKey]: routingKey }
+    const headers = { ...properties.headers, ...from, ...route.headers }
+    const onTheWay = { exchange: route.exchange, routingKey: route.routingKey, properties: { ...properties, headers } }
+    return this.#publish({ ...message, ...onTheWay }).catch((error: unknown) => {
+      if (error instanceof PublishFailed && error.outcome === 'returned') this.#parts.forgetDelays()
+      throw error
+    })
+  }
+}

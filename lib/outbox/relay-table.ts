@@ -1,0 +1,273 @@
+/**
+ * The statements of a relay on the outbox's table, each by itself, no transaction over several.
+ *
+ * Order per key rests on these statements as follows. A row becomes visible together with all rows of its key before it (see
+ * `sql/migrations/001-outbox.ts`), so each page, which is one statement and so one snapshot, continues what is in hand without a gap.
+ * Of a key that has held rows, only these are read, from its lowest position on; its ready rows become held as they are met.
+ * A key is tried again when the time of its lowest held row has come; the rows behind it carry 'infinity'.
+ *
+ * Every statement may be repeated after a lost answer. Those that say a row could not be sent have an effect only while the lease
+ * lasts under which it was read (the share lock makes a taker-over wait for them); to delete what is confirmed is always right.
+ */
+import type { SqlPool, SqlRow } from '../sql/client.ts'
+import { inSchema } from '../sql/schema.ts'
+import type { PackedColumns } from './packing.ts'
+import type { BookRow, Entry, Failure } from './relay-book.ts'
+
+/** A row as a relay reads it. */
+export interface OutboxRow extends BookRow, PackedColumns {
+  /** How long ago it was written, by the server's clock, ms. */
+  readonly ageMs: number
+  /** How long it is not to be delivered yet, by the server's clock when it was read, ms; undefined: no delay was asked for. */
+  readonly waitMs: number | undefined
+  /** When the answer had come, on the monotonic clock of this process. */
+  readonly readAt: number
+}
+
+/** What a page shall hold. */
+export interface PageOf {
+  readonly shards: Iterable<number>
+  /** Positions in hand. */
+  readonly hand: Iterable<number>
+  /** Keys to be left out. */
+  readonly crowded: readonly string[]
+  readonly messages: number
+  readonly bytes: number
+}
+
+/** Runs one statement; the relay gives it an end in time. */
+export type Ask = (sql: string, parameters: unknown[]) => Promise<readonly SqlRow[]>
+
+/** How many rows of a key a relay has in hand at most. */
+export const PER_KEY = 64
+
+const SIZE = 'octet_length(body) + octet_length(properties)'
+const OUT = `p.position, p.shard, p.key, p.attempts, p.message_id, p.transaction_id, p.exchange, p.routing_key, p.properties, p.size,
+  CAST(extract(epoch FROM clock_timestamp() - p.created_at) * 1000 AS float8) AS age_ms,
+  CAST(extract(epoch FROM p.deliver_at - clock_timestamp()) * 1000 AS float8) AS wait_ms`
+
+/**
+ * $1 name, $2 shards, $3 positions in hand, $4 crowded keys (JSON), $5 rows, $6 bytes. Answers ready rows of these shards, lowest position
+ * first, and for each whether held rows of its key, that are not in hand, go before it; those come without their body.
+ */
+const READY = `
+SELECT ${OUT}, p.blocked, CASE WHEN p.blocked THEN NULL ELSE p.body END AS body
+FROM (
+  SELECT o.*, sum(o.size) OVER (ORDER BY o.position ROWS UNBOUNDED PRECEDING) - o.size AS before,
+    o.key IS NOT NULL AND EXISTS (
+      SELECT 1 FROM {schema}.outbox h
+      WHERE h.name = $1 AND h.state = 'held' AND h.key = o.key AND h.position NOT IN (SELECT unnest(CAST($3 AS bigint[])))
+    ) AS blocked
+  FROM (
+    SELECT *, ${SIZE} AS size FROM {schema}.outbox
+    WHERE name = $1 AND state = 'ready' AND shard = ANY (CAST($2 AS smallint[]))
+      AND position NOT IN (SELECT unnest(CAST($3 AS bigint[])))
+      AND (key IS NULL OR key NOT IN (SELECT jsonb_array_elements_text(CAST($4 AS jsonb))))
+    ORDER BY position LIMIT $5
+  ) o
+) p WHERE p.before < $6 ORDER BY p.position`
+
+/**
+ * $1 name, $2 shards, $3 positions in hand, $4 rows, $5 bytes. Answers held rows whose time has come and which are the first held
+ * of their key, those waiting longest first, each with the held rows of its key behind it.
+ */
+const DUE = `
+SELECT ${OUT}, false AS blocked, p.body
+FROM (
+  SELECT o.*, sum(o.size) OVER (ORDER BY o.turn, o.position ROWS UNBOUNDED PRECEDING) - o.size AS before
+  FROM (
+    SELECT r.*, ${SIZE} AS size, d.turn
+    FROM (
+      SELECT h.position, h.key, row_number() OVER (ORDER BY h.not_before, h.position) AS turn
+      FROM {schema}.outbox h
+      WHERE h.name = $1 AND h.state = 'held' AND h.not_before <= clock_timestamp() AND h.shard = ANY (CAST($2 AS smallint[]))
+        AND h.position NOT IN (SELECT unnest(CAST($3 AS bigint[])))
+        AND NOT EXISTS (
+          SELECT 1 FROM {schema}.outbox e WHERE e.name = $1 AND e.state = 'held' AND e.key = h.key AND e.position < h.position
+        )
+      ORDER BY h.not_before, h.position LIMIT $4
+    ) d
+    CROSS JOIN LATERAL (
+      SELECT * FROM {schema}.outbox s WHERE s.position = d.position AND s.state = 'held'
+      UNION ALL
+      (SELECT * FROM {schema}.outbox f
+        WHERE d.key IS NOT NULL AND f.name = $1 AND f.state = 'held' AND f.key = d.key AND f.position > d.position
+        ORDER BY f.position LIMIT ${PER_KEY - 1})
+    ) r
+    ORDER BY d.turn, r.position LIMIT $4
+  ) o
+) p WHERE p.before < $5 ORDER BY p.turn, p.position`
+
+/** $1 positions. What is confirmed. */
+const DELETE = 'DELETE FROM {schema}.outbox WHERE position = ANY (CAST($1 AS bigint[]))'
+const MARK_SENT = `
+UPDATE {schema}.outbox SET state = 'sent', ended_at = clock_timestamp(), not_before = NULL
+WHERE position = ANY (CAST($1 AS bigint[])) AND state <> 'sent'`
+
+/**
+ * $1 name, $2 owner, $3 rows as JSON. Makes ready or held rows held (a delay of null: behind another row) or parked, unless their lease
+ * is over, or somebody else has counted a failure or begun them anew.
+ */
+const PUT_OFF = `
+WITH mine AS MATERIALIZED (
+  SELECT shard, epoch FROM {schema}.outbox_shards WHERE name = $1 AND owner = $2 ORDER BY shard FOR SHARE
+)
+UPDATE {schema}.outbox o SET
+  state = f.state, attempts = f.attempts, last_error = coalesce(f.error, o.last_error),
+  not_before = CASE WHEN f.state = 'parked' THEN NULL
+    WHEN f.delay_ms IS NULL THEN 'infinity' ELSE clock_timestamp() + f.delay_ms * interval '1 millisecond' END,
+  ended_at = CASE WHEN f.state = 'parked' THEN clock_timestamp() END
+FROM mine, jsonb_to_recordset(CAST($3 AS jsonb)) AS f
+  (position bigint, shard smallint, epoch bigint, was integer, state text, attempts integer, delay_ms float8, error text)
+WHERE o.position = f.position AND o.name = $1 AND o.state IN ('ready', 'held') AND o.attempts = f.was
+  AND mine.shard = f.shard AND mine.epoch = f.epoch`
+
+/** $1 name, $2 keys (JSON). A key whose first held row waits for another one, which is gone, is tried at once. */
+const PROMOTE = `
+UPDATE {schema}.outbox SET not_before = clock_timestamp()
+WHERE state = 'held' AND position IN (
+  SELECT f.position FROM jsonb_array_elements_text(CAST($2 AS jsonb)) AS k (key)
+  CROSS JOIN LATERAL (
+    SELECT h.position, h.not_before FROM {schema}.outbox h
+    WHERE h.name = $1 AND h.state = 'held' AND h.key = k.key ORDER BY h.position LIMIT 1
+  ) f WHERE f.not_before = 'infinity'
+)`
+
+/** $1 name, $2 shards. The same for all keys of these shards: whoever removes a held row by hand may forget those behind it. */
+const REPAIR = `
+UPDATE {schema}.outbox SET not_before = clock_timestamp()
+WHERE state = 'held' AND position IN (
+  SELECT f.position FROM (
+    SELECT DISTINCT ON (h.key, CASE WHEN h.key IS NULL THEN h.position END) h.position, h.not_before FROM {schema}.outbox h
+    WHERE h.name = $1 AND h.state = 'held' AND h.shard = ANY (CAST($2 AS smallint[]))
+    ORDER BY h.key, CASE WHEN h.key IS NULL THEN h.position END, h.position
+  ) f WHERE f.not_before IS NULL OR f.not_before = 'infinity'
+)`
+
+/** The outbox's table, as the relay of one name and owner uses it. */
+export class RelayTable {
+  readonly #ask: Ask
+  readonly #name: string
+  readonly #owner: string
+  readonly #keepSent: boolean
+
+  constructor(ask: Ask, of: { readonly name: string; readonly owner: string; readonly keepSent: boolean }) {
+    this.#ask = ask
+    this.#name = of.name
+    this.#owner = of.owner
+    this.#keepSent = of.keepSent
+  }
+
+  async ready({ shards, hand, crowded, messages, bytes }: PageOf): Promise<OutboxRow[]> {
+    const keys = JSON.stringify(crowded)
+    return rowsOf(await this.#ask(READY, [this.#name, listOf(shards), listOf(hand), keys, messages, bytes]), false)
+  }
+
+  async due({ shards, hand, messages, bytes }: Omit<PageOf, 'crowded'>): Promise<OutboxRow[]> {
+    return rowsOf(await this.#ask(DUE, [this.#name, listOf(shards), listOf(hand), messages, bytes]), true)
+  }
+
+  async sent(entries: readonly Entry<OutboxRow>[]): Promise<void> {
+    if (entries.length === 0) return
+    await this.#ask(this.#keepSent ? MARK_SENT : DELETE, [listOf(entries.map(({ row }) => row.position))])
+  }
+
+  /** Rows of a key behind one that is parked stay as they are. */
+  async failed(failures: readonly Failure<OutboxRow>[]): Promise<void> {
+    await this.#putOff(
+      failures.flatMap(({ entry, verdict, followers }) => [
+        {
+          ...named(entry.row, entry.epoch),
+          state: verdict.state,
+          attempts: verdict.attempts,
+          delay_ms: verdict.delayMs,
+          error: storable(verdict.error.message),
+        },
+        ...(verdict.state === 'parked' ? [] : followers.map(({ row, epoch }) => behind(row, epoch))),
+      ]),
+    )
+  }
+
+  /** These wait for others of their key. */
+  async hold(rows: readonly OutboxRow[], epochOf: (shard: number) => number | undefined): Promise<void> {
+    await this.#putOff(rows.map((row) => behind(row, epochOf(row.shard) ?? -1)))
+  }
+
+  async promote(keys: readonly string[]): Promise<void> {
+    if (keys.length > 0) await this.#ask(PROMOTE, [this.#name, JSON.stringify(keys)])
+  }
+
+  async repair(shards: Iterable<number>): Promise<void> {
+    await this.#ask(REPAIR, [this.#name, listOf(shards)])
+  }
+
+  async #putOff(rows: readonly object[]): Promise<void> {
+    if (rows.length > 0) await this.#ask(PUT_OFF, [this.#name, this.#owner, JSON.stringify(rows)])
+  }
+}
+
+/** For a pool: puts the schema's name into statements, and answers their rows. */
+export function askOf(pool: SqlPool, schema: string): Ask {
+  const texts = new Map<string, string>()
+  const textOf = (sql: string) => {
+    const text = texts.get(sql) ?? inSchema(schema, sql)
+    texts.set(sql, text)
+    return text
+  }
+  return async (sql, parameters) => (await pool.query(textOf(sql), parameters)).rows as readonly SqlRow[]
+}
+
+/** As Postgres writes an array, which any driver can send. */
+export function listOf(numbers: Iterable<number>): string {
+  return `{${[...numbers].join()}}`
+}
+
+function named({ position, shard, attempts }: OutboxRow, epoch: number) {
+  return { position, shard, epoch, was: attempts }
+}
+
+function behind(row: OutboxRow, epoch: number) {
+  return { ...named(row, epoch), state: 'held', attempts: row.attempts, delay_ms: null, error: null }
+}
+
+/** Text that a column, and JSON on its way there, can hold. */
+function storable(text: string): string {
+  return text.replace(/[\0\p{Surrogate}]/gu, '?').slice(0, 1_000)
+}
+
+/** Drivers differ in what they make of bigint and float8: both become numbers here. */
+function rowsOf(rows: readonly SqlRow[], held: boolean): OutboxRow[] {
+  const readAt = performance.now()
+  return (rows as readonly RawRow[]).map((row) => ({
+    position: Number(row.position),
+    shard: Number(row.shard),
+    key: row.key ?? undefined,
+    bytes: Number(row.size),
+    attempts: Number(row.attempts),
+    held,
+    blocked: row.blocked === true,
+    message_id: row.message_id,
+    transaction_id: row.transaction_id,
+    exchange: row.exchange,
+    routing_key: row.routing_key,
+    properties: row.properties,
+    body: row.body ?? NOTHING,
+    ageMs: Number(row.age_ms),
+    waitMs: row.wait_ms === null ? undefined : Number(row.wait_ms),
+    readAt,
+  }))
+}
+
+const NOTHING = Buffer.alloc(0)
+
+interface RawRow extends Omit<PackedColumns, 'body'> {
+  readonly position: unknown
+  readonly shard: unknown
+  readonly key: string | null
+  readonly size: unknown
+  readonly attempts: unknown
+  readonly blocked: unknown
+  readonly body: Uint8Array | null
+  readonly age_ms: unknown
+  readonly wait_ms: unknown
+}
