@@ -25,12 +25,12 @@ ORDER BY position`
 /** Position of the last row there is. */
 export const LAST = 'SELECT coalesce(max(position), 0) AS last FROM {schema}.outbox'
 
-/** Locks the rows at positions $1, and the first other held row of each key of theirs that is held. */
+/** Locks the rows at positions $1, and the first other held row of each of their keys: two desks on one key take turns. */
 export const LOCK = `
 SELECT position, name, key, state, coalesce(not_before = 'infinity', false) AS waits FROM {schema}.outbox
 WHERE position = ANY (CAST($1 AS bigint[]) || ARRAY(
   SELECT other.position FROM (
-    SELECT DISTINCT name, key FROM {schema}.outbox WHERE position = ANY ($1) AND state = 'held' AND key IS NOT NULL
+    SELECT DISTINCT name, key FROM {schema}.outbox WHERE position = ANY ($1) AND key IS NOT NULL
   ) AS k CROSS JOIN LATERAL (
     SELECT h.position FROM {schema}.outbox h
     WHERE h.name = k.name AND h.key = k.key AND h.state = 'held' AND h.position <> ALL ($1) ORDER BY h.position LIMIT 1
