@@ -12,6 +12,7 @@ import {
   type SqlPool,
   schemaVersion,
 } from '../../lib/index.ts'
+import { Outbox } from '../../lib/outbox/outbox.ts'
 import { VERSIONS_TABLE } from '../../lib/sql/migration-text.ts'
 import { MIGRATIONS } from '../../lib/sql/migrations/all.ts'
 import { inSchema } from '../../lib/sql/schema.ts'
@@ -160,6 +161,17 @@ describe('migrate', function () {
     await pool.query(`GRANT SELECT ON ALL TABLES IN SCHEMA ${schema} TO ${role.name}`)
     expect(await checkSchema(limited, { schema })).to.equal(LATEST)
     expect((await migrate(limited, { schema })).applied).to.deep.equal([])
+  })
+
+  it('needs no more than these rights where messages are added', async () => {
+    const [schema, role] = [named(), await newRole(pool)]
+    await migrate(pool, { schema })
+    await pool.query(`GRANT USAGE ON SCHEMA ${schema} TO ${role.name};
+      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${schema} TO ${role.name};
+      GRANT USAGE ON ALL SEQUENCES IN SCHEMA ${schema} TO ${role.name}`)
+    const outbox = new Outbox({ name: 'shop', schema, pool: opened(role.login) })
+    await outbox.transaction((client) => outbox.add({ queue: 'orders', key: 'a', body: {} }, client))
+    expect((await pool.query(`SELECT placed FROM ${schema}.outbox`)).rows).to.deep.equal([{ placed: true }])
   })
 
   it('says that the database is not there when it is not', async () => {
