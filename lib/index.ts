@@ -54,6 +54,7 @@ export type { OutboxStatus } from './outbox/desk-status.ts'
 export type { Hint, HintListener } from './outbox/hints.ts'
 export { type AddedMessage, Outbox, type OutboxOptions } from './outbox/outbox.ts'
 export type { OutboxMessage } from './outbox/prepare.ts'
+export type { Relay, RelayOptions } from './outbox/relay.ts'
 export type { FullOutboxRow, OutboxRow, OutboxState } from './outbox/rows.ts'
 // producer
 export type { Producer, ProducerOptions, PublishOptions, PublishResult } from './producer/producer.ts'
@@ -70,3 +71,28 @@ export { delayTopology, levelFor } from './topology/delay.ts'
 export { archiveQueueOf, deadQueueOf, workQueueTopology } from './topology/queues.ts'
 // topology
 export type { Binding, Exchange, Queue, Topology } from './topology/topology.ts'
+// transactional messages
+export type { CheckAnswer, Verdict } from './transactional-message/check-back.ts'
+export type * from './transactional-message/decisions.ts'
+export type {
+  FullParkedMessage,
+  ParkedMessage,
+  ParkedTransaction,
+  TransactionCounts,
+  Transactions,
+  TransactionsOptions,
+} from './transactional-message/desk.ts'
+export type { Check, CheckContext } from './transactional-message/ledger.ts'
+export { MemoryDecisionStore } from './transactional-message/memory.ts'
+export type { TransactionalOptions } from './transactional-message/options.ts'
+export { PostgresDecisionStore, type PostgresDecisionStoreOptions } from './transactional-message/postgres.ts'
+export type { PrepareOptions } from './transactional-message/preparer.ts'
+export { RedisDecisionStore, type RedisDecisionStoreOptions } from './transactional-message/redis.ts'
+export type {
+  CommitOutcome,
+  Committed,
+  Prepared,
+  RunResult,
+  Transactional,
+  WorkContext,
+} from './transactional-message/transactional-message.ts'
