@@ -18,6 +18,10 @@ import { checkProducerOptions, PRODUCER_DEFAULTS, Producer, type ProducerOptions
 import { Publisher } from './producer/publisher.ts'
 import { Declarer } from './topology/declarer.ts'
 import { EMPTY, type Topology } from './topology/topology.ts'
+import { Transactions, type TransactionsOptions } from './transactional-message/desk.ts'
+import { createTransactional } from './transactional-message/open.ts'
+import type { TransactionalOptions } from './transactional-message/options.ts'
+import type { Transactional } from './transactional-message/transactional-message.ts'
 
 /** Options of `connect()`. Durations in ms unless the name says otherwise. */
 export interface ConnectOptions {
@@ -108,6 +112,7 @@ export class Surehop {
   #declarer: Declarer | undefined
   readonly #publishers = new Set<Publisher>()
   readonly #consumers = new Set<Consumer>()
+  readonly #transactionals = new Set<Transactional>()
   readonly #relays = new Set<Relay>()
   #inner: { readonly publisher: Publisher; readonly producer: Producer } | undefined
   #closed: Promise<void> | undefined
@@ -192,6 +197,49 @@ export class Surehop {
   }
 
   /**
+   * Opens a sender of transactional messages: they are stored first, and sent exactly if local work succeeded. Declares its queues
+   * (`<name>.half`, `.half.check`, `.half.parked`) and begins to check back. One name per kind of transaction, the same in all
+   * instances of a service.
+   * @throws InvalidOption, TopologyMismatch (also when `firstCheckMs` was changed), PermissionRefused, StoreUnavailable, NotConnected,
+   *   Closed; nothing is left open then
+   */
+  async transactional(name: string, options: TransactionalOptions): Promise<Transactional> {
+    const declarer = this.#topology()
+    this.#inner ??= this.#producer({}, true)
+    const { publisher } = this.#inner
+    const { drainMs, connectTimeoutMs } = this.#options
+    const { service } = this
+    const transactional = createTransactional(name, options, {
+      connection: this.#consume!,
+      declarer,
+      publisher,
+      service,
+      drainMs,
+    })
+    for (const before of this.#transactionals) if (before.isClosed) this.#transactionals.delete(before)
+    this.#transactionals.add(transactional)
+    try {
+      await this.#consume!.ready(connectTimeoutMs)
+      await transactional.start()
+    } catch (error) {
+      await transactional.close()
+      this.#transactionals.delete(transactional)
+      throw error
+    }
+    return transactional
+  }
+
+  /**
+   * The transactions of a sender that nobody could decide: to look at, and to send back with a verdict.
+   * @throws InvalidOption
+   */
+  transactions(name: string, options: TransactionsOptions = {}): Transactions {
+    this.#topology()
+    this.#inner ??= this.#producer({}, true)
+    return new Transactions(name, options, { connection: this.#consume!, publisher: this.#inner.publisher })
+  }
+
+  /**
    * The dead letters of a consumer's queue: to look at, send again, discard, restore, edit, export and import.
    * @throws InvalidOption
    */
@@ -244,6 +292,7 @@ export class Surehop {
       ...(this.#consume?.problems ?? []),
       ...[...this.#publishers].flatMap((p) => p.problem ?? []),
       ...[...this.#consumers].flatMap((c) => c.problems),
+      ...[...this.#transactionals].flatMap((t) => t.problems),
       ...[...this.#relays].flatMap((relay) => relay.problems),
     ]
     return { healthy: reasons.length === 0, reasons }
@@ -262,6 +311,7 @@ export class Surehop {
   async #close(): Promise<void> {
     const { drainMs } = this.#options
     await Promise.all([...this.#consumers].map((consumer) => consumer.close()))
+    await Promise.all([...this.#transactionals].map((transactional) => transactional.close()))
     await Promise.all([...this.#relays].map((relay) => relay.close()))
     await Promise.all([...this.#publishers].map((publisher) => publisher.close(drainMs)))
     await Promise.all([this.#publish.close(), this.#consume?.close()])
