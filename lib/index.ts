@@ -41,15 +41,9 @@ export { HEADER, newMessageId } from './message.ts'
 export { type EventData, type EventName, type EventTable, eventNames, onEvent } from './observability/events.ts'
 export type { Logger } from './observability/log.ts'
 // outbox
-export {
-  type DeskOptions,
-  type DeskResult,
-  type DeskSelection,
-  OutboxDesk,
-  type OutboxDeskOptions,
-  type OutboxRef,
-} from './outbox/desk.ts'
+export { OutboxDesk, type OutboxDeskOptions } from './outbox/desk.ts'
 export type { DeskOutcome } from './outbox/desk-acts.ts'
+export type { DeskOptions, DeskResult, DeskSelection, OutboxRef } from './outbox/desk-selection.ts'
 export type { OutboxStatus } from './outbox/desk-status.ts'
 export type { Hint, HintListener } from './outbox/hints.ts'
 export { type AddedMessage, Outbox, type OutboxOptions } from './outbox/outbox.ts'

@@ -7,24 +7,23 @@
  * but by `drop`.
  * Does NOT promise that a row parked or dropped in the moment of its turn was not sent: outcomes say where that may be.
  */
-import { InvalidOption } from '../errors.ts'
-import {
-  callable,
-  checkOptions,
-  flag,
-  given,
-  having,
-  integer,
-  listOf,
-  needed,
-  object,
-  oneOf,
-  text,
-} from '../options.ts'
+import { callable, checkOptions, flag, given, having, integer, needed, object, oneOf, text } from '../options.ts'
 import type { SqlPool, SqlRow } from '../sql/client.ts'
 import { DEFAULT_SCHEMA, inSchema, schemaName } from '../sql/schema.ts'
 import { explainSql } from '../sql/trouble.ts'
-import { act, type DeskOutcome, type DeskVerb, judged } from './desk-acts.ts'
+import { act, type DeskVerb, judged } from './desk-acts.ts'
+import {
+  batchesOf,
+  checkRefs,
+  checkSelection,
+  type DeskOptions,
+  type DeskResult,
+  type DeskSelection,
+  means,
+  type OutboxRef,
+  position,
+  Tally,
+} from './desk-selection.ts'
 import { FIND, LAST, PAGE } from './desk-sql.ts'
 import { type OutboxStatus, readStatus } from './desk-status.ts'
 import { HINT_CHANNEL } from './hints.ts'
@@ -40,46 +39,7 @@ export interface OutboxDeskOptions {
   readonly name?: string
 }
 
-/** Which row: a message id, a position as a number, or a position as text, `#17`. */
-export type OutboxRef = string | number | bigint
-
-/** Which rows are meant: some of them, or all of a state. */
-export interface DeskSelection {
-  readonly rows?: readonly OutboxRef[]
-  /** All in this state when the call begins. Either this or `rows`. */
-  readonly state?: OutboxState
-  /** At most so many, by position. Default: all. */
-  readonly limit?: number
-}
-
-/** How rows are dealt with. */
-export interface DeskOptions {
-  /** Only say what would be done. */
-  readonly dryRun?: boolean
-  /** `drop` only: rows that are not parked, too. */
-  readonly force?: boolean
-  /** Ends between two batches. */
-  readonly signal?: AbortSignal
-  /** Told of each row, after its batch was done. */
-  readonly onOutcome?: (outcome: DeskOutcome) => void
-}
-
-/** What was done. */
-export interface DeskResult {
-  readonly done: number
-  /** Those left as they are: in another state, or gone. */
-  readonly skipped: number
-  /** Of those done: so many may have been sent in the same moment. */
-  readonly mayBeSent: number
-  /** Of those done: so many have a key, and go after whatever of it was sent meanwhile. */
-  readonly outOfOrder: number
-  /** Of the rows asked for by name: those that are not there. */
-  readonly missing: readonly OutboxRef[]
-  readonly stopped: 'done' | 'interrupted'
-}
-
 const PAGE_ROWS = 200
-const BATCH_ROWS = 100
 const LAST_POSITION = '9223372036854775807'
 
 const RULES = {
@@ -87,8 +47,7 @@ const RULES = {
   schema: schemaName,
   name: text(128),
 }
-const LIST_RULES = { state: oneOf(...STATES), limit: integer(1), after: (value: unknown) => refRule(value) }
-const SELECTION_RULES = { rows: listOf(refRule), state: oneOf(...STATES), limit: integer(1) }
+const LIST_RULES = { state: oneOf(...STATES), limit: integer(1), after: position }
 const ACT_RULES = { dryRun: flag, force: flag, signal: object, onOutcome: callable }
 
 /** What can be seen of the rows of an outbox, and done to them. */
@@ -114,7 +73,7 @@ export class OutboxDesk {
   ): AsyncGenerator<OutboxRow> {
     checkOptions('list()', options, LIST_RULES)
     const { state = 'parked', limit = Number.POSITIVE_INFINITY, after = 0 } = given(options)
-    yield* this.#pages(state, String(after).replace(/^#/, ''), LAST_POSITION, limit)
+    yield* this.#pages(state, String(after), LAST_POSITION, limit)
   }
 
   /**
@@ -200,9 +159,9 @@ export class OutboxDesk {
   }
 
   #find(refs: readonly OutboxRef[], columns: string): Promise<readonly SqlRow[]> {
-    checkOptions('outbox desk', { rows: refs }, SELECTION_RULES)
+    checkRefs(refs)
     const ids = refs.filter((ref) => typeof ref === 'string')
-    const positions = refs.flatMap((ref) => positionOf(ref) ?? [])
+    const positions = refs.filter((ref) => typeof ref !== 'string').map(String)
     return this.#query(FIND(columns), [this.name ?? null, ids, positions])
   }
 
@@ -231,64 +190,3 @@ export class OutboxDesk {
 }
 
 const FULL = `${COLUMNS}, body`
-
-function checkSelection(verb: DeskVerb, selection: DeskSelection): void {
-  checkOptions(`${verb}()`, selection, SELECTION_RULES)
-  if ((selection.rows === undefined) === (selection.state === undefined))
-    throw new InvalidOption(`${verb}(): expected either rows or a state, to say which rows are meant`)
-}
-
-function refRule(value: unknown): string | undefined {
-  const fits = typeof value === 'string' ? value !== '' : typeof value === 'bigint' || Number.isSafeInteger(value)
-  return fits ? undefined : 'a message id, a position, or a position as text such as "#17"'
-}
-
-/** Position of a reference that can be one. */
-function positionOf(ref: OutboxRef): string | undefined {
-  if (typeof ref !== 'string') return String(ref)
-  return /^#\d{1,18}$/.test(ref) ? String(BigInt(ref.slice(1))) : undefined
-}
-
-function means(ref: OutboxRef, { messageId, position }: OutboxRow): boolean {
-  return ref === messageId || positionOf(ref) === position
-}
-
-async function* batchesOf(rows: AsyncIterable<OutboxRow> | Iterable<OutboxRow>): AsyncGenerator<OutboxRow[]> {
-  let batch: OutboxRow[] = []
-  for await (const row of rows) {
-    batch.push(row)
-    if (batch.length < BATCH_ROWS) continue
-    yield batch
-    batch = []
-  }
-  if (batch.length > 0) yield batch
-}
-
-/** Counts outcomes. */
-class Tally {
-  readonly outboxes = new Set<string>()
-  done = 0
-  #skipped = 0
-  #mayBeSent = 0
-  #outOfOrder = 0
-
-  add({ row, done, mayBeSent, outOfOrder }: DeskOutcome): void {
-    if (done) this.outboxes.add(row.outbox)
-    if (done) this.done++
-    else this.#skipped++
-    if (mayBeSent) this.#mayBeSent++
-    if (outOfOrder) this.#outOfOrder++
-  }
-
-  result(missing: readonly OutboxRef[], stopped: DeskResult['stopped']): DeskResult {
-    const { done } = this
-    return {
-      done,
-      skipped: this.#skipped,
-      mayBeSent: this.#mayBeSent,
-      outOfOrder: this.#outOfOrder,
-      missing,
-      stopped,
-    }
-  }
-}

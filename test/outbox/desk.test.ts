@@ -87,7 +87,7 @@ describe('the desk of the outbox', function () {
     expect(all).to.have.length(1_001)
     const [third] = (await w.rows()).filter((row) => row.message_id === 'm2')
     expect(await idsOf(desk.list({ state: 'ready', after: third!.position, limit: 2 }))).to.deep.equal(['m3', 'm4'])
-    expect(await idsOf(desk.list({ state: 'ready', after: `#${third!.position}`, limit: 1 }))).to.deep.equal(['m3'])
+    expect(await idsOf(desk.list({ state: 'ready', after: String(third!.position), limit: 1 }))).to.deep.equal(['m3'])
   })
 
   it('tells of a row what is known of it', async () => {
@@ -113,19 +113,18 @@ describe('the desk of the outbox', function () {
 
   it('shows by message id or position, all rows of an id, and of its own outbox only', async () => {
     await put('k', 'ready')
+    const [{ position }] = (await w.rows()) as [Row]
     await w.committed(async (client) => {
       await w.outbox.add({ queue: 'q', body: 2, messageId: 'k1' }, client)
       await w.open({ name: 'others' }).add({ queue: 'q', body: 3, messageId: 'k1' }, client)
-      await w.outbox.add({ queue: 'q', body: 4, messageId: '#1' }, client)
+      await w.outbox.add({ queue: 'q', body: 4, messageId: String(position) }, client)
     })
-    const [{ position }] = (await w.rows()) as [Row]
     expect(await desk.show('k1')).to.have.length(2)
     expect(await deskOf({ name: undefined as never }).show('k1')).to.have.length(3)
-    for (const ref of [position, BigInt(position), `#${position}`])
+    for (const ref of [position, BigInt(position)])
       expect((await desk.show(ref)).map(({ messageId }) => messageId)).to.deep.equal(['k1'])
-    expect((await desk.show('#1')).map(({ messageId }) => messageId)).to.deep.equal(['#1'])
+    expect((await desk.show(String(position))).map(({ body }) => String(body))).to.deep.equal(['4'])
     expect(await desk.show('nobody')).to.deep.equal([])
-    expect(await desk.show('#99999999999999999999999')).to.deep.equal([])
   })
 
   it('retries parked rows at once, counted anew, those of one key one after another', async () => {
@@ -216,8 +215,8 @@ describe('the desk of the outbox', function () {
 
   it('tells which of the rows asked for are not there', async () => {
     await put('k', 'parked')
-    const result = await desk.retry({ rows: ['k1', 'nobody', 987_654_321, '#987654321'] })
-    expect(result).to.deep.include({ done: 1, missing: ['nobody', 987_654_321, '#987654321'] })
+    const result = await desk.retry({ rows: ['k1', 'nobody', 987_654_321, 2n ** 63n - 1n] })
+    expect(result).to.deep.include({ done: 1, missing: ['nobody', 987_654_321, 2n ** 63n - 1n] })
   })
 
   it('works through many rows in batches, up to a limit, and can be interrupted between two', async () => {
@@ -314,6 +313,10 @@ describe('the desk of the outbox', function () {
       () => desk.retry({ rows: ['a'], state: 'parked' }),
       () => desk.retry({ rows: [''] }),
       () => desk.retry({ rows: [1.5] }),
+      () => desk.retry({ rows: [-1] }),
+      () => desk.retry({ rows: [2n ** 63n] }),
+      () => desk.list({ after: '#7' }).next(),
+      () => desk.show('a\0'),
       () => desk.park({ state: 'gone' as OutboxState }),
       () => desk.drop({ state: 'parked' }, { dryrun: true } as never),
       () => desk.list({ stat: 'held' } as never).next(),
