@@ -28,6 +28,17 @@ export * from './errors.ts'
 // idempotency
 export type * from './idempotency/idempotency.ts'
 export { MemoryIdempotencyStore, type MemoryIdempotencyStoreOptions } from './idempotency/memory.ts'
+export { PostgresIdempotencyStore, type PostgresIdempotencyStoreOptions } from './idempotency/postgres.ts'
+export type { Isolation } from './idempotency/postgres-handler-transaction.ts'
+export type {
+  TransactionalContext,
+  TransactionalHandler,
+  TransactionalHandlerOptions,
+  TransactionalHandlerToolOptions,
+  TransactionalOutbox,
+  TransactionalPublishOptions,
+  WrittenMessage,
+} from './idempotency/postgres-transactional.ts'
 export {
   type RedisClient,
   RedisIdempotencyStore,

@@ -13,7 +13,6 @@ import { setMaxListeners } from 'node:events'
 import { Closed, HandlerTimeout, InvalidOption } from '../errors.ts'
 import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
 import type { Producer, PublishOptions } from '../producer/producer.ts'
-import type { Receipt } from '../producer/publisher.ts'
 import type { DeadlineWatch } from './deadline-watch.ts'
 import type { Context, ContextPublishOptions, Handler, Run } from './handler.ts'
 
@@ -23,7 +22,27 @@ export type AttemptEnd =
   | { readonly ended: 'failed'; readonly error: unknown }
   | { readonly ended: 'interrupted'; readonly error: Error }
 
-type Send = (message: OutgoingMessage, options: PublishOptions) => Promise<Receipt>
+type Send<T> = (message: OutgoingMessage, options: PublishOptions) => Promise<T>
+
+/** Where a context keeps its {@link AttemptPublishes}; goes along when a middleware spreads the context. */
+const PUBLISHES = Symbol('surehop.publishes')
+
+/** The publishes of one attempt, for those who carry them elsewhere than to the broker (into an outbox). */
+export interface AttemptPublishes {
+  /** As the context's `publish`, but by `send`: the same ids, names and positions, and the attempt is not done before it is. */
+  by<T>(
+    send: (message: OutgoingMessage) => Promise<T>,
+    message: OutgoingMessage,
+    options?: { name?: string },
+  ): Promise<T>
+  /** Resolves when all so far are done. @throws the failure of one that was not repeated under its name */
+  settled(): Promise<void>
+}
+
+/** Undefined where a middleware made a context of its own. */
+export function publishesOf(context: Context): AttemptPublishes | undefined {
+  return (context as { [PUBLISHES]?: AttemptPublishes })[PUBLISHES]
+}
 
 /** How long a handler may take to end after its time was up, or the consumer must close, ms. */
 export const LEFT_BEHIND_AFTER_MS = 1_000
@@ -33,7 +52,7 @@ export class Active {
   readonly #run: Run
   readonly #producer: Producer
   /** By name; a publish that failed may be repeated under its name. */
-  #publishes: Map<string, Promise<Receipt>> | undefined
+  #publishes: Map<string, Promise<unknown>> | undefined
   #failed: Set<string> | undefined
   #controller: AbortController | undefined
   #abortReason: Error | undefined
@@ -96,6 +115,10 @@ export class Active {
 
   async #handle(handler: Handler): Promise<void> {
     await handler(this.#run.message, this.#context())
+    await this.#settled()
+  }
+
+  async #settled(): Promise<void> {
     for (let awaited = 0; this.#publishes && awaited !== this.#publishes.size; ) {
       awaited = this.#publishes.size
       await Promise.all(this.#publishes.values())
@@ -109,7 +132,7 @@ export class Active {
   }
 
   /** A plain object, so that a middleware may spread it and a handler may take it apart. */
-  #context(): Context {
+  #context(): Context & { [PUBLISHES]: AttemptPublishes } {
     const active = this
     const { message, fencingToken, attempt, generation } = this.#run
     const { transactionId, queue } = message
@@ -126,11 +149,15 @@ export class Active {
         this.#publish((derived, rest) => this.#producer.publish(exchange, derived, rest), outgoing, options),
       send: (target, outgoing, options) =>
         this.#publish((derived, rest) => this.#producer.send(target, derived, rest), outgoing, options),
+      [PUBLISHES]: {
+        by: (send, outgoing, options) => this.#publish(send, outgoing, options),
+        settled: () => this.#settled(),
+      },
     }
   }
 
   /** Remembered also when it fails at once: a handler that forgets to await it must not count as done. */
-  #publish(send: Send, message: OutgoingMessage, options: ContextPublishOptions = {}): Promise<Receipt> {
+  #publish<T>(send: Send<T>, message: OutgoingMessage, options: ContextPublishOptions = {}): Promise<T> {
     if (this.#ended) return Promise.reject(this.#over)
     const { name: given, ...rest } = options
     const name = given === undefined ? String(this.#position++) : `name:${given}`
@@ -145,7 +172,7 @@ export class Active {
     return sent
   }
 
-  async #send(send: Send, message: OutgoingMessage, options: PublishOptions): Promise<Receipt> {
+  async #send<T>(send: Send<T>, message: OutgoingMessage, options: PublishOptions): Promise<T> {
     const reason = this.#over
     if (reason) throw reason
     return send(message, options)

@@ -34,14 +34,15 @@ export const LOCK_OWNERS = `WITH locked AS MATERIALIZED (
   ), seen AS MATERIALIZED (SELECT json_object_agg(owner, ${EPOCH('until', 1_000)}) AS untils FROM locked)
   SELECT untils, ${EPOCH('clock_timestamp()', 1_000_000)} AS now_us FROM seen`
 
-/** Writes records whose rows are locked. $2 rows, $3 retention, ms. */
+/** Writes records whose rows are locked. $2 rows, $3 retention, ms. The last line keeps the planner from reading the whole scope. */
 export const WRITE = `UPDATE {schema}.inbox r SET state = n.state, owner = n.owner, sequence = n.sequence,
     fence = coalesce(n.fence, r.fence), attempt = coalesce(n.attempt, r.attempt), generation = coalesce(n.generation, r.generation),
     starts = coalesce(n.starts, r.starts), exhausted = coalesce(n.exhausted, false), released_by = n.released_by,
     digest = decode(n.digest, 'hex'), completed_at = to_timestamp(n.completed_at / 1000),
     retention = ${MS('$3')}, expires_at = {schema}.inbox_expiry(${MS('$3')})
   FROM json_to_recordset(CAST($2 AS json)) AS n (${WRITTEN_COLUMNS})
-  WHERE r.scope = $1 AND r.id = n.id`
+  WHERE r.scope = $1 AND r.id = n.id
+    AND r.id = ANY(ARRAY(SELECT item ->> 'id' FROM json_array_elements(CAST($2 AS json)) AS item))`
 
 /** Removes rows that were made to be locked, and are not needed. $2 ids; all locked. */
 export const REMOVE_ABSENT = `DELETE FROM {schema}.inbox WHERE scope = $1 AND id = ANY(${LIST('$2')}) AND state = 'absent'`
@@ -73,12 +74,11 @@ export const LOOK = `SELECT ${RECORD_COLUMNS}, coalesce(o.until > clock_timestam
   WHERE r.scope = $1 AND r.id = ANY(${LIST('$2')})`
 
 /** Removes up to $1 expired records of any scope; those that somebody has locked are left for later. Answers how many. */
-export const SWEEP = `WITH expired AS MATERIALIZED (
-    SELECT scope, id FROM {schema}.inbox WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-  ), gone AS (DELETE FROM {schema}.inbox r USING expired e WHERE r.scope = e.scope AND r.id = e.id RETURNING 1)
-  SELECT CAST(count(*) AS integer) AS swept FROM gone`
+export const SWEEP = `WITH gone AS (DELETE FROM {schema}.inbox WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM {schema}.inbox WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+  )) RETURNING 1) SELECT CAST(count(*) AS integer) AS swept FROM gone`
 
 /** Removes up to $1 owners that have been silent for a day. Their leases are as free as before. */
-export const SWEEP_OWNERS = `WITH silent AS MATERIALIZED (
-    SELECT scope, owner FROM {schema}.inbox_owners WHERE until < clock_timestamp() - interval '1 day' LIMIT $1 FOR UPDATE SKIP LOCKED
-  ) DELETE FROM {schema}.inbox_owners o USING silent s WHERE o.scope = s.scope AND o.owner = s.owner`
+export const SWEEP_OWNERS = `DELETE FROM {schema}.inbox_owners WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM {schema}.inbox_owners WHERE until < clock_timestamp() - interval '1 day' LIMIT $1 FOR UPDATE SKIP LOCKED
+  ))`

@@ -10,8 +10,10 @@
  * Does NOT promise: effects outside this database; that Postgres never forgets (a failover to a replica that lags, fsync off):
  * `check()` warns of the settings that make it likely.
  */
+
+import type { Handler } from '../consumer/handler.ts'
 import { checkOptions, given, having, integer, needed } from '../options.ts'
-import type { SqlPool } from '../sql/client.ts'
+import type { SqlClient, SqlPool } from '../sql/client.ts'
 import { DEFAULT_SCHEMA, schemaName } from '../sql/schema.ts'
 import type {
   Claim,
@@ -28,6 +30,12 @@ import { type Lock, LockedRecords, presenceOf } from './postgres-locks.ts'
 import { PostgresPresence } from './postgres-presence.ts'
 import { recordOf, textKey, viewOf } from './postgres-rows.ts'
 import * as sql from './postgres-statements.ts'
+import {
+  type TransactionalHandler,
+  type TransactionalHandlerOptions,
+  type TransactionalHandlerToolOptions,
+  transactionalHandler,
+} from './postgres-transactional.ts'
 import { decideClaim, decideSettle } from './record.ts'
 
 /** Options of {@link PostgresIdempotencyStore}. */
@@ -117,6 +125,35 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     return warningsOf(this.#link, this.#pool, this.#schema)
   }
 
+  /**
+   * Makes a handler that runs in one transaction with the record of its message: give it to `consume()` beside this very store. The
+   * handler gets a `client` of the pool in that transaction (or the transaction of your query tool), and `publish` and `send` that write
+   * to the outbox in it. One running handler holds one client: the pool needs more than `concurrency + 2`, else handlers wait for each other.
+   *
+   *     surehop.consume('orders', { idempotency: inbox }, inbox.transactional({ outbox }, async (message, { client, publish }) => {...}))
+   *
+   * @throws InvalidOption
+   */
+  transactional<Body = unknown, Client extends SqlClient = SqlClient>(
+    handler: TransactionalHandler<Body, Client>,
+  ): Handler<Body>
+  transactional<Body = unknown, Tx = unknown>(
+    options: TransactionalHandlerToolOptions<Tx>,
+    handler: TransactionalHandler<Body, Tx>,
+  ): Handler<Body>
+  transactional<Body = unknown, Client extends SqlClient = SqlClient>(
+    options: TransactionalHandlerOptions,
+    handler: TransactionalHandler<Body, Client>,
+  ): Handler<Body>
+  transactional<Body, Client>(
+    first: TransactionalHandler<Body, Client> | TransactionalHandlerOptions | TransactionalHandlerToolOptions<Client>,
+    second?: TransactionalHandler<Body, Client>,
+  ): Handler<Body> {
+    const [options, handler] = typeof first === 'function' ? [{}, first] : [first, second!]
+    return transactionalHandler({ pool: this.#pool, schema: this.#schema }, options, handler)
+  }
+
+  /** Ends nothing that was lent. */
   async close(): Promise<void> {
     this.#link.close()
   }

@@ -28,7 +28,7 @@ import { DEFAULT_SCHEMA, schemaName } from '../sql/schema.ts'
 import { explainSql } from '../sql/trouble.ts'
 import { type HintListener, Hints } from './hints.ts'
 import { insert } from './insert.ts'
-import { type OutboxMessage, prepare, type ReadyMessage } from './prepare.ts'
+import { type OutboxMessage, type PrepareOptions, prepare, type ReadyMessage } from './prepare.ts'
 
 /** Options of an outbox. */
 export interface OutboxOptions {
@@ -114,12 +114,24 @@ export class Outbox {
     client: LentClient,
   ): Promise<AddedMessage | AddedMessage[]> {
     const many = isMany(input)
-    const prepared = prepare(many ? input : [input], this.#options)
+    const added = await this.#add(many ? input : [input], client, this.#options)
+    return many ? added : added[0]!
+  }
+
+  /**
+   * As {@link add}, for a message that a handler publishes in the name of its own, under a derived id: consumers do not compare
+   * its body, since a repeated run may give it another. `inbox.transactional({ outbox }, ...)` writes with it.
+   */
+  async addDerived(message: OutboxMessage, client: LentClient): Promise<AddedMessage> {
+    return (await this.#add([message], client, { ...this.#options, derived: true }))[0]!
+  }
+
+  async #add(input: readonly OutboxMessage[], client: LentClient, options: PrepareOptions): Promise<AddedMessage[]> {
+    const prepared = prepare(input, options)
     // At once where it can be: calls that are not awaited one by one keep their order.
     const messages = prepared instanceof Promise ? await prepared : prepared
     if (messages.length > 0) await this.#write(messages, client)
-    const added = messages.map(({ encoded: { messageId, transactionId } }) => ({ messageId, transactionId }))
-    return many ? added : added[0]!
+    return messages.map(({ encoded: { messageId, transactionId } }) => ({ messageId, transactionId }))
   }
 
   /** Say so when you have just committed: relays look at once, here and (with a `pool`) elsewhere. Never needed, only quicker. */
