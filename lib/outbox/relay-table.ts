@@ -11,6 +11,7 @@
  */
 import type { SqlPool, SqlRow } from '../sql/client.ts'
 import { inSchema } from '../sql/schema.ts'
+import { promoteHeads } from './heads.ts'
 import type { PackedColumns } from './packing.ts'
 import type { BookRow, Entry, Failure } from './relay-book.ts'
 
@@ -41,62 +42,23 @@ export type Ask = (sql: string, parameters: unknown[]) => Promise<readonly SqlRo
 /** How many rows of a key a relay has in hand at most. */
 export const PER_KEY = 64
 
-const SIZE = 'octet_length(body) + octet_length(properties)'
-const OUT = `p.position, p.shard, p.key, p.attempts, p.message_id, p.transaction_id, p.exchange, p.routing_key, p.properties, p.size,
-  CAST(extract(epoch FROM clock_timestamp() - p.created_at) * 1000 AS float8) AS age_ms,
-  CAST(extract(epoch FROM p.deliver_at - clock_timestamp()) * 1000 AS float8) AS wait_ms`
+const OUT = `o.position, o.shard, o.key, o.attempts, o.message_id, o.transaction_id, o.exchange, o.routing_key, o.properties,
+  octet_length(o.body) + octet_length(o.properties) AS size,
+  CAST(extract(epoch FROM clock_timestamp() - o.created_at) * 1000 AS float8) AS age_ms,
+  CAST(extract(epoch FROM o.deliver_at - clock_timestamp()) * 1000 AS float8) AS wait_ms`
 
-/**
- * $1 name, $2 shards, $3 positions in hand, $4 crowded keys (JSON), $5 rows, $6 bytes. Answers ready rows of these shards, lowest position
- * first, and for each whether held rows of its key, that are not in hand, go before it; those come without their body.
- */
+/** Parameters as for the function. Blocked rows come without their body; a row that was removed meanwhile does not come. */
 const READY = `
-SELECT ${OUT}, p.blocked, CASE WHEN p.blocked THEN NULL ELSE p.body END AS body
-FROM (
-  SELECT o.*, sum(o.size) OVER (ORDER BY o.position ROWS UNBOUNDED PRECEDING) - o.size AS before,
-    o.key IS NOT NULL AND EXISTS (
-      SELECT 1 FROM {schema}.outbox h
-      WHERE h.name = $1 AND h.state = 'held' AND h.key = o.key AND h.position NOT IN (SELECT unnest(CAST($3 AS bigint[])))
-    ) AS blocked
-  FROM (
-    SELECT *, ${SIZE} AS size FROM {schema}.outbox
-    WHERE name = $1 AND state = 'ready' AND shard = ANY (CAST($2 AS smallint[]))
-      AND position NOT IN (SELECT unnest(CAST($3 AS bigint[])))
-      AND (key IS NULL OR key NOT IN (SELECT jsonb_array_elements_text(CAST($4 AS jsonb))))
-    ORDER BY position LIMIT $5
-  ) o
-) p WHERE p.before < $6 ORDER BY p.position`
+SELECT ${OUT}, p.blocked, CASE WHEN p.blocked THEN NULL ELSE o.body END AS body
+FROM {schema}.outbox_ready_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), CAST($4 AS jsonb), $5, $6) p
+JOIN {schema}.outbox o ON o.position = p.place
+ORDER BY o.position`
 
-/**
- * $1 name, $2 shards, $3 positions in hand, $4 rows, $5 bytes. Answers held rows whose time has come and which are the first held
- * of their key, those waiting longest first, each with the held rows of its key behind it.
- */
 const DUE = `
-SELECT ${OUT}, false AS blocked, p.body
-FROM (
-  SELECT o.*, sum(o.size) OVER (ORDER BY o.turn, o.position ROWS UNBOUNDED PRECEDING) - o.size AS before
-  FROM (
-    SELECT r.*, ${SIZE} AS size, d.turn
-    FROM (
-      SELECT h.position, h.key, row_number() OVER (ORDER BY h.not_before, h.position) AS turn
-      FROM {schema}.outbox h
-      WHERE h.name = $1 AND h.state = 'held' AND h.not_before <= clock_timestamp() AND h.shard = ANY (CAST($2 AS smallint[]))
-        AND h.position NOT IN (SELECT unnest(CAST($3 AS bigint[])))
-        AND NOT EXISTS (
-          SELECT 1 FROM {schema}.outbox e WHERE e.name = $1 AND e.state = 'held' AND e.key = h.key AND e.position < h.position
-        )
-      ORDER BY h.not_before, h.position LIMIT $4
-    ) d
-    CROSS JOIN LATERAL (
-      SELECT * FROM {schema}.outbox s WHERE s.position = d.position AND s.state = 'held'
-      UNION ALL
-      (SELECT * FROM {schema}.outbox f
-        WHERE d.key IS NOT NULL AND f.name = $1 AND f.state = 'held' AND f.key = d.key AND f.position > d.position
-        ORDER BY f.position LIMIT ${PER_KEY - 1})
-    ) r
-    ORDER BY d.turn, r.position LIMIT $4
-  ) o
-) p WHERE p.before < $5 ORDER BY p.turn, p.position`
+SELECT ${OUT}, false AS blocked, o.body
+FROM {schema}.outbox_due_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), $4, $5, ${PER_KEY}) p
+JOIN {schema}.outbox o ON o.position = p.place
+ORDER BY p.turn, o.position`
 
 /** $1 positions. What is confirmed. */
 const DELETE = 'DELETE FROM {schema}.outbox WHERE position = ANY (CAST($1 AS bigint[]))'
@@ -122,18 +84,7 @@ FROM mine, jsonb_to_recordset(CAST($3 AS jsonb)) AS f
 WHERE o.position = f.position AND o.name = $1 AND o.state IN ('ready', 'held') AND o.attempts = f.was
   AND mine.shard = f.shard AND mine.epoch = f.epoch`
 
-/** $1 name, $2 keys (JSON). A key whose first held row waits for another one, which is gone, is tried at once. */
-const PROMOTE = `
-UPDATE {schema}.outbox SET not_before = clock_timestamp()
-WHERE state = 'held' AND position IN (
-  SELECT f.position FROM jsonb_array_elements_text(CAST($2 AS jsonb)) AS k (key)
-  CROSS JOIN LATERAL (
-    SELECT h.position, h.not_before FROM {schema}.outbox h
-    WHERE h.name = $1 AND h.state = 'held' AND h.key = k.key ORDER BY h.position LIMIT 1
-  ) f WHERE f.not_before = 'infinity'
-)`
-
-/** $1 name, $2 shards. The same for all keys of these shards: whoever removes a held row by hand may forget those behind it. */
+/** $1 name, $2 shards. What `promoteHeads` does, for all keys of these shards: see heads.ts for when it is needed. */
 const REPAIR = `
 UPDATE {schema}.outbox SET not_before = clock_timestamp()
 WHERE state = 'held' AND position IN (
@@ -144,15 +95,25 @@ WHERE state = 'held' AND position IN (
   ) f WHERE f.not_before IS NULL OR f.not_before = 'infinity'
 )`
 
+interface TableOf {
+  readonly schema: string
+  readonly name: string
+  readonly owner: string
+  /** Rows that are sent stay, marked so. */
+  readonly keepSent: boolean
+}
+
 /** The outbox's table, as the relay of one name and owner uses it. */
 export class RelayTable {
   readonly #ask: Ask
+  readonly #schema: string
   readonly #name: string
   readonly #owner: string
   readonly #keepSent: boolean
 
-  constructor(ask: Ask, of: { readonly name: string; readonly owner: string; readonly keepSent: boolean }) {
+  constructor(ask: Ask, of: TableOf) {
     this.#ask = ask
+    this.#schema = of.schema
     this.#name = of.name
     this.#owner = of.owner
     this.#keepSent = of.keepSent
@@ -194,7 +155,7 @@ export class RelayTable {
   }
 
   async promote(keys: readonly string[]): Promise<void> {
-    if (keys.length > 0) await this.#ask(PROMOTE, [this.#name, JSON.stringify(keys)])
+    await promoteHeads(this.#schema, { names: keys.map(() => this.#name), keys }, this.#ask)
   }
 
   async repair(shards: Iterable<number>): Promise<void> {
@@ -238,7 +199,7 @@ function storable(text: string): string {
 /** Drivers differ in what they make of bigint and float8: both become numbers here. */
 function rowsOf(rows: readonly SqlRow[], held: boolean): OutboxRow[] {
   const readAt = performance.now()
-  return (rows as readonly RawRow[]).map((row) => ({
+  return (rows as unknown as readonly RawRow[]).map((row) => ({
     position: Number(row.position),
     shard: Number(row.shard),
     key: row.key ?? undefined,

@@ -162,7 +162,7 @@ export class Relay {
     const { windowMessages, windowBytes, pollMs, leaseMs, pool, keepSentMs } = this.#options
     const [name, owner, ask] = [this.name, newMessageId(), this.#bounded(askOf(pool, schema))]
     this.#book = new Book({ windowMessages, windowBytes, perKey: PER_KEY })
-    this.#table = new RelayTable(ask, { name, owner, keepSent: keepSentMs > 0 })
+    this.#table = new RelayTable(ask, { schema, name, owner, keepSent: keepSentMs > 0 })
     this.#shards = new Shards({ ask, name, schema, owner, leaseMs, inHand: (shard) => this.#book.has(shard) })
     this.#upkeep = this.#makeUpkeep(ask)
     this.#pace = new Pace(pollMs)

@@ -79,6 +79,67 @@ END $$;
 CREATE CONSTRAINT TRIGGER outbox_take_places AFTER INSERT ON {schema}.outbox
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NOT NEW.placed) EXECUTE FUNCTION {schema}.outbox_take_places();
 
+-- What a relay reads, as functions because only these can bring planner settings of their own: after a quiet night the statistics
+-- say that nothing is ready, and to sort the whole table looks cheap to the planner just when a hundred thousand rows are.
+
+-- $1 name, $2 shards, $3 positions in hand, $4 crowded keys (JSON), $5 rows, $6 bytes. Ready rows of these shards, not in hand and not of
+-- these keys, lowest position first. Blocked: a held row of the same key, that is not in hand, goes before it.
+CREATE FUNCTION {schema}.outbox_ready_page(text, smallint[], bigint[], jsonb, integer, bigint)
+RETURNS TABLE (place bigint, blocked boolean) LANGUAGE sql STABLE ROWS 500
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+  SELECT p.position, p.blocked
+  FROM (
+    SELECT o.position, sum(o.size) OVER (ORDER BY o.position ROWS UNBOUNDED PRECEDING) - o.size AS before,
+      o.key IS NOT NULL AND (
+        SELECT true FROM {schema}.outbox h
+        WHERE h.name = $1 AND h.state = 'held' AND h.key = o.key AND h.position NOT IN (SELECT unnest($3)) LIMIT 1
+      ) IS NOT NULL AS blocked
+    FROM (
+      SELECT r.position, r.key, octet_length(r.body) + octet_length(r.properties) AS size FROM {schema}.outbox r
+      WHERE r.name = $1 AND r.state = 'ready' AND r.shard = ANY ($2) AND r.position NOT IN (SELECT unnest($3))
+        AND (r.key IS NULL OR r.key NOT IN (SELECT jsonb_array_elements_text($4)))
+      ORDER BY r.position LIMIT $5
+    ) o
+  ) p
+  WHERE p.before < $6
+$$;
+
+-- $1 name, $2 shards, $3 positions in hand, $4 rows, $5 bytes, $6 rows per key. Held rows that are the first of their key and whose time
+-- has come, those due longest first (turn), each with the held rows of its key behind it.
+CREATE FUNCTION {schema}.outbox_due_page(text, smallint[], bigint[], integer, bigint, integer)
+RETURNS TABLE (place bigint, turn bigint) LANGUAGE sql STABLE ROWS 100
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  SELECT p.position, p.turn
+  FROM (
+    SELECT o.position, o.turn, sum(o.size) OVER (ORDER BY o.turn, o.position ROWS UNBOUNDED PRECEDING) - o.size AS before
+    FROM (
+      SELECT r.position, octet_length(r.body) + octet_length(r.properties) AS size, d.turn
+      FROM (
+        SELECT c.*, row_number() OVER (ORDER BY c.not_before, c.position) AS turn
+        FROM (
+          SELECT h.position, h.key, h.not_before FROM {schema}.outbox h
+          WHERE h.name = $1 AND h.state = 'held' AND h.not_before <= clock_timestamp() AND h.shard = ANY ($2)
+            AND h.position NOT IN (SELECT unnest($3))
+            AND (h.key IS NULL OR (
+              SELECT f.position FROM {schema}.outbox f
+              WHERE f.name = $1 AND f.state = 'held' AND f.key = h.key ORDER BY f.position LIMIT 1
+            ) = h.position)
+          ORDER BY h.not_before LIMIT $4
+        ) c
+      ) d
+      CROSS JOIN LATERAL (
+        SELECT s.position, s.body, s.properties FROM {schema}.outbox s WHERE s.position = d.position AND s.state = 'held'
+        UNION ALL
+        (SELECT f.position, f.body, f.properties FROM {schema}.outbox f
+          WHERE d.key IS NOT NULL AND f.name = $1 AND f.state = 'held' AND f.key = d.key AND f.position > d.position
+          ORDER BY f.position LIMIT $6 - 1)
+      ) r
+      ORDER BY d.turn, r.position LIMIT $4
+    ) o
+  ) p
+  WHERE p.before < $5
+$$;
+
 -- Who sends which share. A relay owns a shard while its lease lasts; the epoch grows with every change of owner.
 CREATE TABLE {schema}.outbox_shards (
   name  text        NOT NULL,
