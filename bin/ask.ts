@@ -10,7 +10,11 @@ export class Declined extends Error {}
  * @returns whether to go on
  * @throws InvalidOption where nobody can be asked; Declined at Ctrl-C
  */
-export async function confirmed({ output, interrupted }: Session, question: string, yes: boolean): Promise<boolean> {
+export async function confirmed(
+  { output, interrupted }: Pick<Session, 'output' | 'interrupted'>,
+  question: string,
+  yes: boolean,
+): Promise<boolean> {
   if (yes) return true
   if (!output.interactive)
     throw new InvalidOption('nobody can be asked here (no terminal): say --yes to go on, or --dry-run to look only')

@@ -38,3 +38,25 @@ export function withPart(value: unknown, path: string, part: unknown): unknown {
   copy[name] = rest.length === 0 ? part : withPart(copy[name] ?? {}, rest.join('.'), part)
   return copy
 }
+
+/** For people: JSON spread, text as it is, the beginning of anything else in hexadecimal. */
+export function bodyText(body: Buffer): string {
+  const text = utf8(body)
+  if (text === undefined)
+    return `${body
+      .subarray(0, 512)
+      .toString('hex')
+      .replace(/(.{2})/g, '$1 ')}${body.length > 512 ? '…' : ''}`
+  return jsonText(text) ?? text
+}
+
+/** For programs: the parsed JSON, else the text, else base64. */
+export function bodyJson(body: Buffer): object {
+  const text = utf8(body)
+  if (text === undefined) return { body: undefined, bodyBase64: body.toString('base64') }
+  try {
+    return { body: JSON.parse(text) }
+  } catch {
+    return { body: undefined, bodyText: text }
+  }
+}

@@ -79,3 +79,18 @@ export function duration(seconds: number): string {
   if (seconds < 172_800) return `${Math.round(seconds / 3_600)} h`
   return `${Math.round(seconds / 86_400)} d`
 }
+
+/** The value of a header on one line. */
+export function headerText(value: unknown): string {
+  return typeof value === 'string'
+    ? value
+    : (JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v)) ?? '')
+}
+
+/** Several lines, moved in. */
+export function indented(text: string): string {
+  return safeLines(text)
+    .split('\n')
+    .map((line) => `  ${line}`)
+    .join('\n')
+}

@@ -1,11 +1,11 @@
 /** `surehop dead show`: one letter with its story and body. */
 import type { Command } from 'commander'
 import type { FullLetter } from '../../lib/index.ts'
-import { jsonText, utf8 } from '../body.ts'
+import { bodyJson, bodyText } from '../body.ts'
 import { sessionCommand } from '../command.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import type { Output } from '../terminal.ts'
-import { age, safe, safeLines } from '../text.ts'
+import { age, headerText, indented, safe } from '../text.ts'
 
 type Flags = ConnectionFlags & { readonly archive?: boolean; readonly raw?: boolean }
 
@@ -82,37 +82,4 @@ function facts(l: FullLetter): [string, string | undefined][] {
       `${l.bodyBytes} bytes${l.contentType ? `, ${l.contentType}` : ''}${l.contentEncoding ? `, ${l.contentEncoding}` : ''}`,
     ],
   ]
-}
-
-function headerText(value: unknown): string {
-  return typeof value === 'string'
-    ? value
-    : (JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v)) ?? '')
-}
-
-function bodyText(body: Buffer): string {
-  const text = utf8(body)
-  if (text === undefined)
-    return `${body
-      .subarray(0, 512)
-      .toString('hex')
-      .replace(/(.{2})/g, '$1 ')}${body.length > 512 ? '…' : ''}`
-  return jsonText(text) ?? text
-}
-
-function bodyJson(body: Buffer): object {
-  const text = utf8(body)
-  if (text === undefined) return { body: undefined, bodyBase64: body.toString('base64') }
-  try {
-    return { body: JSON.parse(text) }
-  } catch {
-    return { body: undefined, bodyText: text }
-  }
-}
-
-function indented(text: string): string {
-  return safeLines(text)
-    .split('\n')
-    .map((line) => `  ${line}`)
-    .join('\n')
 }

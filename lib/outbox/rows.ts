@@ -83,12 +83,22 @@ export function fullRowOf(row: SqlRow): FullOutboxRow {
   return {
     ...rowOf(row),
     body: content,
-    headers: properties.headers as Headers,
+    headers: plain(properties.headers) as Headers,
     contentType,
     correlationId,
     replyTo,
     appId,
   }
+}
+
+/** Values that were given their AMQP type, as they were given. */
+function plain(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value
+  if (Array.isArray(value)) return value.map(plain)
+  const { '!': type, value: inner } = value as { '!'?: unknown; value?: unknown }
+  if (type === 'int64' && typeof inner === 'bigint') return inner
+  if (type === 'timestamp' && typeof inner === 'number') return new Date(inner * 1_000)
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item)]))
 }
 
 function typeOf(properties: string): string | undefined {

@@ -1,0 +1,20 @@
+/** Ctrl-C: the first lets a command finish what is at hand, the second ends it at once. */
+import type { Output } from './terminal.ts'
+
+/** Exit code of a command that was interrupted. */
+const INTERRUPTED = 130
+
+/**
+ * Fires at the first Ctrl-C, or when nobody reads the output.
+ * @param of what is at hand: `letters`
+ */
+export function interruption(output: Output, of: string): AbortSignal {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const)
+    process.on(name, () => {
+      if (stop.signal.aborted) process.exit(INTERRUPTED)
+      output.note(`\nInterrupted: finishing the ${of} at hand. Once more ends at once.`)
+      stop.abort(new Error('interrupted'))
+    })
+  return AbortSignal.any([stop.signal, output.gone])
+}
