@@ -2,13 +2,26 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { pino } from 'pino'
-import { connect, type DeadLetters, InvalidOption, RedisIdempotencyStore, type Surehop } from '../lib/index.ts'
+import {
+  connect,
+  type DeadLetters,
+  type IdempotencyStore,
+  InvalidOption,
+  PostgresIdempotencyStore,
+  RedisIdempotencyStore,
+  type Surehop,
+} from '../lib/index.ts'
+import { withDatabase } from './database.ts'
+import { interruption } from './interruption.ts'
 import { Output } from './terminal.ts'
 
 /** Options of every command. */
 export interface ConnectionFlags {
   readonly amqp?: string
   readonly redis?: string
+  /** Schema of the Postgres inbox. */
+  readonly inbox?: string
+  readonly database?: string
   readonly ca?: string
   readonly cert?: string
   readonly key?: string
@@ -20,7 +33,7 @@ export interface ConnectionFlags {
 export interface Session {
   readonly output: Output
   readonly surehop: Surehop
-  readonly store: RedisIdempotencyStore | undefined
+  readonly store: IdempotencyStore | undefined
   /** Fires at the first Ctrl-C, or when nobody reads the output. A second Ctrl-C ends at once. */
   readonly interrupted: AbortSignal
   letters(queue: string): DeadLetters
@@ -33,6 +46,8 @@ export function connectionFlags(command: Command): Command {
   return command
     .option('--amqp <url>', 'broker, e.g. amqps://user:password@host/vhost (default: AMQP_URL)')
     .option('--redis <url>', "the consumer's idempotency store (default: REDIS_URL, if set)")
+    .option('--inbox <schema>', 'its idempotency store is the Postgres inbox in this schema, not Redis')
+    .option('--database <url>', 'Postgres of --inbox (default: DATABASE_URL)')
     .option('--ca <file>', 'certificate authority for amqps://, PEM')
     .option('--cert <file>', 'client certificate, PEM')
     .option('--key <file>', "the client certificate's key, PEM")
@@ -54,14 +69,32 @@ export async function withSession(flags: ConnectionFlags, run: (session: Session
     ...tlsOf(flags),
     ...(flags.verbose ? { logger: pino({ level: 'debug' }, pino.destination({ fd: 2, sync: true })) } : {}),
   })
-  const redis = flags.redis ?? process.env['REDIS_URL']
-  const store = redis ? new RedisIdempotencyStore({ url: redis }) : undefined
-  const idempotency = store ? { idempotency: store } : {}
   try {
-    const letters = (queue: string) => surehop.deadLetters(queue, idempotency)
-    return await run({ output, surehop, store, interrupted: interruption(output), letters })
+    return await withStore(flags, (store) => {
+      const letters = (queue: string) => surehop.deadLetters(queue, store ? { idempotency: store } : {})
+      return run({ output, surehop, store, interrupted: interruption(output, 'letters'), letters })
+    })
   } finally {
-    await Promise.all([surehop.close(), store?.close()])
+    await surehop.close()
+  }
+}
+
+/** Opens the consumer's idempotency store, if one is named, and closes it. */
+async function withStore<T>(
+  flags: ConnectionFlags,
+  run: (store: IdempotencyStore | undefined) => Promise<T>,
+): Promise<T> {
+  const { inbox, redis = process.env['REDIS_URL'] } = flags
+  if (inbox !== undefined)
+    return withDatabase(flags, (pool) => closing(new PostgresIdempotencyStore({ pool, schema: inbox }), run))
+  return redis ? closing(new RedisIdempotencyStore({ url: redis }), run) : run(undefined)
+}
+
+async function closing<T>(store: IdempotencyStore, run: (store: IdempotencyStore) => Promise<T>): Promise<T> {
+  try {
+    return await run(store)
+  } finally {
+    await store.close()
   }
 }
 
@@ -77,15 +110,4 @@ function pem(name: string, file: string): Buffer {
   } catch (error) {
     throw new InvalidOption(`expected --${name} to be a readable file: ${(error as Error).message}`)
   }
-}
-
-function interruption(output: Output): AbortSignal {
-  const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const)
-    process.on(name, () => {
-      if (stop.signal.aborted) process.exit(EXIT.interrupted)
-      output.note('\nInterrupted: finishing the letters at hand. Once more ends at once.')
-      stop.abort(new Error('interrupted'))
-    })
-  return AbortSignal.any([stop.signal, output.gone])
 }

@@ -36,7 +36,7 @@ async function doctor(session: Session, flags: ConnectionFlags, queues: readonly
     else await output.line(`${mark}  ${output.paint.bold(safe(subject))}: ${safe(redacted(text))}`)
   }
   await tell(brokerFinding(session))
-  for (const finding of await redisFindings(session)) await tell(finding)
+  for (const finding of await storeFindings(session, flags)) await tell(finding)
   for (const queue of queues) for (const finding of await queueFindings(session, queue)) await tell(finding)
   return wrong === 0 ? EXIT.done : EXIT.partly
 }
@@ -58,14 +58,15 @@ function supported(version: string): boolean {
   return major > 3 || (major === 3 && minor >= 10)
 }
 
-async function redisFindings({ store }: Session): Promise<Finding[]> {
-  if (!store) return [{ ok: true, subject: 'redis', text: 'not asked (no --redis, no REDIS_URL)' }]
+async function storeFindings({ store }: Session, { inbox }: ConnectionFlags): Promise<Finding[]> {
+  const subject = inbox === undefined ? 'redis' : 'inbox'
+  if (!store) return [{ ok: true, subject, text: 'not asked (no --redis, no REDIS_URL)' }]
   try {
     const warnings = await store.check()
-    if (warnings.length === 0) return [{ ok: true, subject: 'redis', text: 'reachable, and keeps what it is told' }]
-    return warnings.map((text) => ({ ok: false, subject: 'redis', text }))
+    if (warnings.length === 0) return [{ ok: true, subject, text: 'reachable, and keeps what it is told' }]
+    return warnings.map((text) => ({ ok: false, subject, text }))
   } catch (error) {
-    return [{ ok: false, subject: 'redis', text: (error as Error).message }]
+    return [{ ok: false, subject, text: (error as Error).message }]
   }
 }
 
