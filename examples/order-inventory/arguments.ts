@@ -19,7 +19,7 @@ export const USAGE = `Three services, an order file, and everything that can go 
   --stock FILE   what lies on the shelves, {"SKU": pieces}; default for other orders: 90 % of what they ask for
   --rate N       orders placed per second, 1 to 2,000; default 150
 
-It needs AMQP_URL and REDIS_URL, which npm run demo provides.`
+It needs AMQP_URL, REDIS_URL and DATABASE_URL, which npm run demo provides.`
 
 const DEFAULT_RATE = 150
 

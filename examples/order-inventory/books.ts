@@ -1,17 +1,17 @@
 /**
- * The books: does what the services wrote down agree with the orders that were placed? Pure, and trusts no service alone: stock as
- * counted on the shelves, lines and prices from the order file, effects from the journals, dead letters from the broker.
+ * The books: does what the services did agree with the orders that were placed? Pure, and trusts no service alone: stock as counted
+ * on the shelves, lines and prices from the order file, effects from the tables and the file of charges, dead letters from the broker.
  */
-import type { Entry } from './journal.ts'
 import type { Order } from './order.ts'
+import type { Entry } from './truth.ts'
 
 export interface Facts {
   /** The orders of the file, by id. */
   readonly orders: ReadonlyMap<string, Order>
   readonly stockBefore: ReadonlyMap<string, number>
-  /** As the inventory service counts it now. */
+  /** As it lies there now. */
   readonly stockAfter: ReadonlyMap<string, number>
-  /** The journals of all services. */
+  /** Every effect, as often as it was done. */
   readonly journal: readonly Entry[]
   /** Every dead letter in the broker's queues. */
   readonly deadLetters: readonly Letter[]
@@ -46,10 +46,22 @@ const MOST_DIFFERENCES = 5
 /** All equations; the books balance when each holds. */
 export function audit(facts: Facts): readonly Check[] {
   const ledger = new Ledger(facts)
-  return [orders(facts, ledger), stock(facts, ledger), money(facts, ledger), poison(facts)]
+  return [orders(facts, ledger), stock(facts, ledger), money(facts, ledger), once(facts), poison(facts)]
 }
 
-/** The journals and dead letters, by order. */
+/** Effects that were done although they had been done before: an order is reserved, refused, put back, charged and closed once. */
+export function repeated(journal: readonly Entry[]): readonly Entry[] {
+  const seen = new Set<string>()
+  return journal.filter(({ orderId, effect }) => {
+    // Reserving and refusing are the two answers to one message.
+    const key = `${orderId}\n${effect === 'rejected' ? 'reserved' : effect}`
+    const again = seen.has(key)
+    seen.add(key)
+    return again
+  })
+}
+
+/** Effects and dead letters, by order. */
 class Ledger {
   readonly #effects = new Map<string, number>()
   readonly dead: ReadonlySet<string>
@@ -161,6 +173,13 @@ function money({ orders, journal }: Facts, ledger: Ledger): Check {
     wrong,
     `${euro(sumOf(charged))} charged = the sum of ${n(due.size)} paid orders (${euro(sumOf(due))})`,
   )
+}
+
+/** Counted over all tables of effects and all charges: nothing was done twice. */
+function once({ journal }: Facts): Check {
+  const twice = repeated(journal)
+  const wrong = twice.map(({ orderId, effect }) => `${orderId} was ${effect} once more`)
+  return check('once', wrong, `${n(journal.length)} effects, ${n(twice.length)} of them done twice`)
 }
 
 /**

@@ -26,8 +26,9 @@ async function main(): Promise<number> {
     return EXIT.balanced
   }
   const goods = await read(args)
-  const { AMQP_URL: amqpUrl, REDIS_URL: redisUrl } = process.env
-  if (!amqpUrl || !redisUrl) throw new Usage('AMQP_URL and REDIS_URL are not set: `npm run demo` provides both')
+  const { AMQP_URL: amqpUrl, REDIS_URL: redisUrl, DATABASE_URL: databaseUrl } = process.env
+  if (!amqpUrl || !redisUrl || !databaseUrl)
+    throw new Usage('AMQP_URL, REDIS_URL and DATABASE_URL are not all set: `npm run demo` provides them')
   return run(args, goods, { amqpUrl, redisUrl })
 }
 

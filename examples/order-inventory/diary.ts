@@ -1,24 +1,26 @@
 /**
  * What happened to a service's messages, one line each, written as it happens, so that kill -9 loses none: what the library told
- * through its named events, and two things only the service knows: that a handler began, and that its effect was found done already.
+ * through its named events, and that a handler began. For the screen only: the books are made of what was done, not of what was told.
  */
 import { openSync } from 'node:fs'
 import { type EventName, type Middleware, onEvent } from '../../lib/index.ts'
-import { append } from './journal.ts'
+import { append } from './lines.ts'
 
-/** `duplicate`: a copy of a message that was done. `superseded`: a copy of one that is a dead letter. Both were dropped. */
+/**
+ * `duplicate`: a copy of a message that was done. `superseded`: a copy of one that is a dead letter. Both were dropped.
+ * `committed`, `rolled-back`: a half message whose process died, decided by its check.
+ */
 export interface Note {
   readonly what:
-    | 'published'
-    | 'copied'
     | 'began'
     | 'completed'
-    | 'recognised'
     | 'duplicate'
     | 'superseded'
     | 'retried'
     | 'put-off'
     | 'dead'
+    | 'committed'
+    | 'rolled-back'
   readonly messageId: string
   readonly transactionId: string
   /** Attempt and replay generation. */
@@ -41,6 +43,9 @@ export class Diary {
     for (const [event, what] of TOLD)
       onEvent(event, (data) => this.note(what, data as { messageId: string; transactionId: string }))
     onEvent('message.duplicate', (data) => this.note(data.why === 'superseded' ? 'superseded' : 'duplicate', data))
+    onEvent('transaction.decided', ({ transactionId, decision, by }) => {
+      if (by === 'check') this.note(decision, { messageId: transactionId, transactionId })
+    })
   }
 
   note(what: Note['what'], of: Omit<Note, 'what'>): void {

@@ -1,48 +1,47 @@
 /**
- * The inventory service: reserves all lines of an order or none, and puts them back when the payment is declined. It is the one that
- * gets killed; its journal holds what it did, so that an effect done just before a kill is recognised by the next run.
+ * The inventory service: reserves all lines of an order or none, and puts them back when the payment is declined. Stock, the record
+ * that the message was handled, and the message that tells of it are one transaction of its database.
  */
-import { join } from 'node:path'
-import type { Context, Message } from '../../lib/index.ts'
-import { type Effect, type Entry, Journal } from './journal.ts'
+import { Outbox, PostgresIdempotencyStore } from '../../lib/index.ts'
+import { poolFor, schemaOf } from './database.ts'
 import { Order, PaymentDeclined } from './order.ts'
-import { runService } from './service.ts'
-import { Shelves } from './shelves.ts'
+import { RELAY_LEASE_MS, runService } from './service.ts'
+import { release, reserve } from './shelves.ts'
 
-await runService('inventory', async ({ surehop, names, diary, folder, usual }) => {
-  const shelves = new Shelves(join(folder, 'stock.json'))
-  const journal = new Journal(join(folder, 'journal.ndjson'), (entry) => shelves.apply(entry))
+await runService('inventory', async ({ surehop, run, names, usual }) => {
+  const schema = schemaOf(run, 'inventory')
+  const pool = poolFor(schema, 20)
+  const outbox = new Outbox({ name: 'inventory', schema, pool })
+  const inbox = new PostgresIdempotencyStore({ pool, schema })
 
-  const once = (message: Message<unknown>, context: Context, decide: () => Effect): Entry => {
-    const { entry, repeated } = journal.once(message.messageId, context.fencingToken, decide)
-    if (repeated) diary.note('recognised', message)
-    return entry
-  }
-
+  await surehop.relay({ outbox, pool, leaseMs: RELAY_LEASE_MS })
   await surehop.consume(
     names.reserve,
-    { ...usual, bind: [{ exchange: names.events, type: 'order.placed' }], schema: Order },
-    async (message, context) => {
-      const { id: orderId, lines, totalCents, payment } = message.body
-      const entry = once(message, context, () =>
-        shelves.has(lines) ? { orderId, effect: 'reserved', lines } : { orderId, effect: 'rejected' },
-      )
-      const outcome =
-        entry.effect === 'reserved'
-          ? { type: 'stock.reserved', body: { orderId, totalCents, payment } }
-          : { type: 'stock.rejected', body: { orderId, reason: 'out of stock' } }
-      await context.publish(names.events, { ...outcome, key: orderId }, { name: 'outcome' })
-    },
+    { ...usual, idempotency: inbox, bind: [{ exchange: names.events, type: 'order.placed' }], schema: Order },
+    inbox.transactional({ outbox }, async ({ body }, { client, publish }) => {
+      const { id: orderId, lines, totalCents, payment } = body
+      const reserved = await reserve(client, orderId, lines)
+      await client.query('INSERT INTO effects VALUES ($1, $2)', [orderId, reserved ? 'reserved' : 'rejected'])
+      const outcome = reserved
+        ? { type: 'stock.reserved', body: { orderId, totalCents, payment } }
+        : { type: 'stock.rejected', body: { orderId, reason: 'out of stock' } }
+      await publish(names.events, { ...outcome, key: orderId })
+    }),
   )
 
   await surehop.consume(
     names.release,
-    { ...usual, bind: [{ exchange: names.events, type: 'payment.declined' }], schema: PaymentDeclined },
-    (message, context) => {
-      const { orderId } = message.body
-      once(message, context, () => ({ orderId, effect: 'released', lines: shelves.heldBy(orderId) }))
+    {
+      ...usual,
+      idempotency: inbox,
+      bind: [{ exchange: names.events, type: 'payment.declined' }],
+      schema: PaymentDeclined,
     },
+    inbox.transactional({}, async ({ body: { orderId } }, { client }) => {
+      await release(client, orderId)
+      await client.query('INSERT INTO effects VALUES ($1, $2)', [orderId, 'released'])
+    }),
   )
 
-  return { count: () => shelves.count() }
+  return { close: () => pool.end() }
 })

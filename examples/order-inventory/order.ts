@@ -52,7 +52,7 @@ export function placedId(orderId: string): string {
   return `order-placed:${orderId}`
 }
 
-/** Exchange and queues of one run of the demo, so that two runs can share a broker. */
+/** Exchange, queues and half messages of one run of the demo, so that two runs can share a broker. */
 export function namesOf(run: string) {
   return {
     events: `${run}.events`,
@@ -60,6 +60,8 @@ export function namesOf(run: string) {
     release: `${run}.inventory.release`,
     charge: `${run}.payments.charge`,
     close: `${run}.orders.close`,
+    /** Of the half messages. */
+    payment: `${run}.payments`,
   }
 }
 

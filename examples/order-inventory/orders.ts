@@ -1,9 +1,12 @@
-/** The orders service: places orders, and closes each when its end is known. Its journal says how each order ended. */
-import { join } from 'node:path'
+/**
+ * The orders service: places orders through its outbox, and closes each when its end is known, in its own database: every message is
+ * handled in one transaction with the record that it was.
+ */
+import { Outbox, PostgresIdempotencyStore } from '../../lib/index.ts'
+import { poolFor, schemaOf } from './database.ts'
 import { Desk } from './desk.ts'
-import { Journal } from './journal.ts'
-import { Outcome } from './order.ts'
-import { runService } from './service.ts'
+import { Order, Outcome } from './order.ts'
+import { RELAY_LEASE_MS, runService } from './service.ts'
 
 interface Placing {
   readonly file: string
@@ -12,25 +15,30 @@ interface Placing {
   readonly except: string
 }
 
-await runService('orders', async (shop) => {
-  const { surehop, names, diary, folder, usual } = shop
-  const journal = new Journal(join(folder, 'journal.ndjson'))
-  const ends = ['payment.taken', 'payment.declined', 'stock.rejected']
+await runService('orders', async ({ surehop, run, names, usual }) => {
+  const schema = schemaOf(run, 'orders')
+  const pool = poolFor(schema, 20)
+  const outbox = new Outbox({ name: 'orders', schema, pool, schemas: { 'order.placed': Order } })
+  const inbox = new PostgresIdempotencyStore({ pool, schema })
+
+  await surehop.relay({ outbox, pool, leaseMs: RELAY_LEASE_MS })
   await surehop.consume(
     names.close,
-    { ...usual, bind: ends.map((type) => ({ exchange: names.events, type })), schema: Outcome },
-    ({ messageId, transactionId, type = '', body }, { fencingToken }) => {
-      const { repeated } = journal.once(messageId, fencingToken, () => ({
-        orderId: body.orderId,
-        effect: 'closed',
-        by: type,
-      }))
-      if (repeated) diary.note('recognised', { messageId, transactionId })
+    {
+      ...usual,
+      idempotency: inbox,
+      bind: ['payment.taken', 'payment.declined', 'stock.rejected'].map((type) => ({ exchange: names.events, type })),
+      schema: Outcome,
     },
+    inbox.transactional({}, async ({ type, body }, { client }) => {
+      await client.query('INSERT INTO endings VALUES ($1, $2)', [body.orderId, type])
+    }),
   )
-  const desk = new Desk(shop)
+
+  const desk = new Desk(pool, outbox, names.events)
   return {
     place: ({ file, perSecond, except }: Placing) => desk.place(file, perSecond, except),
     placeAgain: ({ file, except }: Placing) => desk.placeAgain(file, except),
+    close: () => pool.end(),
   }
 })

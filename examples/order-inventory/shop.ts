@@ -1,6 +1,6 @@
 /**
  * One run of the demo: its folder, its names, its three services, the trouble made for them, and the count of what they did.
- * Promises: `close()` leaves no process, no file, and nothing in the broker or in Redis.
+ * Promises: `close()` leaves no process, no file, and nothing in the broker, in Redis or in Postgres.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
@@ -8,10 +8,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { cleanUp } from './clean.ts'
+import { makeDatabases, schemaOf } from './database.ts'
 import { namesOf, type Order } from './order.ts'
 import { Service } from './supervisor.ts'
 import { type ServiceName, Tally } from './tally.ts'
 import { Trouble } from './trouble.ts'
+import { Truth } from './truth.ts'
 
 export interface ShopOptions {
   readonly orders: ReadonlyMap<string, Order>
@@ -26,8 +28,8 @@ export interface ShopOptions {
 
 /** The trouble is made at set parts of the orders, so there must be some. */
 const FEW_ORDERS = 20
-/** How often the services' files are read, ms. */
-const TICK_MS = 100
+/** How often it is looked what has happened, ms. */
+const TICK_MS = 150
 /** Nothing happening for so long means that something is wrong, ms. */
 const STUCK_AFTER_MS = 30_000
 
@@ -35,12 +37,14 @@ export class Shop {
   readonly names
   /** The last order comes from somebody else, with a mistake in it; unless there are few. */
   readonly handTyped: Order | undefined
+  readonly truth: Truth
   readonly tally: Tally
   readonly trouble: Trouble
   readonly orders: Service
   readonly inventory: Service
   readonly payments: Service
   readonly #options: ShopOptions
+  readonly #run: string
   readonly #folder: string
   #failure: Error | undefined
   #closed: Promise<void> | undefined
@@ -49,30 +53,39 @@ export class Shop {
     const run = `shop-${randomBytes(2).toString('hex')}`
     const folder = join(tmpdir(), `surehop-demo-${process.pid}-${run}`)
     this.#options = options
+    this.#run = run
     this.#folder = folder
     this.names = namesOf(run)
     this.handTyped = options.orders.size < FEW_ORDERS ? undefined : [...options.orders.values()].at(-1)
-    this.tally = new Tally(folder, options.orders)
+    this.truth = new Truth(run, folder)
+    this.tally = new Tally(folder, this.truth, options.orders)
     this.orders = this.#service(run, 'orders')
     this.inventory = this.#service(run, 'inventory')
     this.payments = this.#service(run, 'payments', [options.methods])
     this.trouble = new Trouble({
       names: this.names,
       amqpUrl: options.amqpUrl,
-      inventory: this.inventory,
-      inventoryJournal: join(folder, 'inventory', 'journal.ndjson'),
-      payments: this.payments,
+      victims: {
+        orders: { service: this.orders, writes: join(folder, 'orders', 'diary.ndjson'), amid: 'in mid-work' },
+        inventory: { service: this.inventory, writes: join(folder, 'inventory', 'diary.ndjson'), amid: 'in mid-work' },
+        payments: {
+          service: this.payments,
+          writes: join(folder, 'payments', 'charges.ndjson'),
+          amid: 'right after a charge',
+        },
+      },
+      bankIsDown: join(folder, 'payments', 'bank-is-down'),
       tell: (what) => options.tell(what, 'bad'),
       onFailure: (error) => this.#fail(error),
       handTyped: this.handTyped,
     })
   }
 
-  /** Writes the services' files and starts them. Close the shop in any case. */
+  /** Writes the services' files and tables and starts them. Close the shop in any case. */
   async open(): Promise<void> {
     const { orders, stock } = this.#options
+    await makeDatabases(this.#run, stock)
     for (const name of ['orders', 'inventory', 'payments']) await mkdir(join(this.#folder, name), { recursive: true })
-    await writeFile(join(this.#folder, 'inventory', 'stock.json'), JSON.stringify(Object.fromEntries(stock)))
     await writeFile(this.orderFile, [...orders.values()].map((order) => `${JSON.stringify(order)}\n`).join(''))
     await Promise.all([this.orders.start(), this.inventory.start(), this.payments.start(), this.trouble.open()])
   }
@@ -82,12 +95,17 @@ export class Shop {
     return join(this.#folder, 'orders.ndjson')
   }
 
+  /** Where the inventory service remembers which messages it has handled. */
+  get inventoryInbox(): string {
+    return schemaOf(this.#run, 'inventory')
+  }
+
   /** Calls `each` now and then until `reached`. @throws Error when a service is broken, or nothing moves for 30 s */
   async until(reached: () => boolean, each: () => void = () => {}): Promise<void> {
     let seen = ''
     let movedAt = performance.now()
     for (;;) {
-      this.tally.refresh()
+      await this.tally.refresh()
       if (this.#failure) throw this.#failure
       each()
       if (reached()) return
@@ -97,11 +115,6 @@ export class Shop {
       if (performance.now() - movedAt > STUCK_AFTER_MS) throw this.#stuck()
       await pause(TICK_MS)
     }
-  }
-
-  /** What lies on the shelves, as the inventory service counts it. */
-  async countStock(): Promise<ReadonlyMap<string, number>> {
-    return new Map(Object.entries((await this.inventory.ask('count')) as Record<string, number>))
   }
 
   /** Ends everything, in good order where it can. */
@@ -114,7 +127,8 @@ export class Shop {
     const { amqpUrl, redisUrl } = this.#options
     await this.trouble.close()
     await Promise.all([this.orders.close(), this.inventory.close(), this.payments.close()])
-    await cleanUp(this.names, amqpUrl, redisUrl)
+    await this.truth.close()
+    await cleanUp(this.#run, amqpUrl, redisUrl)
     await rm(this.#folder, { recursive: true, force: true })
   }
 

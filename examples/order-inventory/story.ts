@@ -4,6 +4,7 @@ import { lettersOf, surehop } from './operator.ts'
 import { type Order, placedId } from './order.ts'
 import type { Screen } from './screen.ts'
 import type { Shop } from './shop.ts'
+import type { Trouble } from './trouble.ts'
 
 export class Story {
   readonly #shop: Shop
@@ -43,15 +44,15 @@ export class Story {
 
   /** Puts the books to the proof. */
   async books(title: string): Promise<boolean> {
-    const { names, tally, trouble } = this.#shop
+    const { names, truth, trouble } = this.#shop
     const queues = [names.reserve, names.release, names.charge, names.close]
     for (const queue of queues)
       this.#letters.set(queue, (await trouble.countLetters(queue)) > 0 ? await lettersOf(queue) : [])
     const checks = audit({
       orders: this.#orders,
       stockBefore: this.#stockBefore,
-      stockAfter: await this.#shop.countStock(),
-      journal: tally.journal,
+      stockAfter: await truth.stock(),
+      journal: await truth.effects(),
       deadLetters: [...this.#letters.values()].flat(),
       poison: this.#discarded ? NO_POISON : trouble.poison,
     })
@@ -88,7 +89,7 @@ export class Story {
       await this.#command('dead', 'edit', queue, placedId(handTyped.id), '--set', quantity, '--yes')
     }
     if (this.#letters.get(queue)!.some(({ transactionId = '' }) => this.#orders.has(transactionId)))
-      await this.#replay(queue, '--where', IS_ORDER)
+      await this.#replay(queue, '--where', IS_ORDER, '--inbox', this.#shop.inventoryInbox)
     await this.#command('dead', 'discard', queue, '--where', `not ${IS_ORDER}`, '--yes')
   }
 
@@ -103,9 +104,9 @@ export class Story {
   }
 
   async #place(perSecond: number): Promise<void> {
-    await this.#shop.orders.ask('place', { ...this.#placing, perSecond })
+    await this.#shop.orders.insist('place', { ...this.#placing, perSecond })
     this.#placed = true
-    this.#screen.event('all orders of the file are placed and confirmed by the broker')
+    this.#screen.event('all orders of the file are placed, each with its message in the outbox')
   }
 
   get #placing(): { readonly file: string; readonly except: string } {
@@ -119,7 +120,7 @@ export class Story {
       tally.open.length === 0 &&
       tally.underWay === 0 &&
       tally.effects('released') >= tally.effects('closed payment.declined') &&
-      tally.dropped >= tally.notes('copied') &&
+      tally.dropped >= tally.placed.copies &&
       tally.strangers >= trouble.poison.ids.length + trouble.poison.nameless
     )
   }
@@ -130,27 +131,29 @@ export class Story {
     return this.#shop.until(reached, () => {
       trouble.step((tally.effects('reserved') + tally.effects('rejected')) / total)
       const ended = total - tally.open.length
-      const placed = tally.notes('published') + trouble.handTyped
+      const placed = tally.placed.orders + trouble.handTyped
       this.#screen.progress(
         ended / total,
-        `${n(ended)} of ${n(total)} ended · ${n(placed)} placed · retries ${n(tally.notes('retried'))} · kills ${trouble.kills}`,
+        `${n(ended)} of ${n(total)} ended · ${n(placed)} placed · retries ${n(tally.notes('retried'))} · kills ${killsOf(trouble)}`,
       )
     })
   }
 
   #counts(): (readonly [string, string, string])[] {
     const { tally, trouble, inventory, orders, payments } = this.#shop
+    const [committed, rolledBack] = [tally.notes('committed'), tally.notes('rolled-back')]
     const rows: readonly (readonly [string, number, string])[] = [
-      ['placed', tally.notes('published') + trouble.handTyped, 'published and confirmed'],
+      ['placed', tally.placed.orders + trouble.handTyped, 'rows, each with its message'],
       ['reserved', tally.effects('reserved'), 'all lines taken from the shelves'],
       ['paid', tally.effects('closed payment.taken'), 'charged'],
       ['rejected, out of stock', tally.effects('closed stock.rejected'), 'no line was taken'],
       ['rejected, declined', tally.effects('closed payment.declined'), 'the stock was put back'],
-      ['duplicates suppressed', tally.dropped, `${n(tally.notes('copied'))} sent on purpose, the rest by kills`],
+      ['duplicates suppressed', tally.dropped, `${n(tally.placed.copies)} sent on purpose, the rest by kills`],
       ['retries', tally.notes('retried'), 'waited in the broker and came back'],
-      ['crashes', inventory.crashes + orders.crashes + payments.crashes, 'kill -9 of inventory, in mid-work'],
+      ['kill -9 in mid-work', inventory.crashes + orders.crashes + payments.crashes, killed(trouble)],
       ['redelivered', tally.redelivered, 'runs cut off by a kill, begun again'],
-      ['repeated effects', tally.notes('recognised'), 'stopped by the journal, not by Redis'],
+      ['half messages asked of', committed + rolledBack, `${n(committed)} committed, ${n(rolledBack)} rolled back`],
+      ['duplicate effects', tally.repeated, 'counted in the tables and the file'],
       ['dead letters', this.#dead + tally.strangers, `${n(this.#dead)} orders, ${n(tally.strangers)} poison`],
       ['replayed', this.#replayed, 'sent again after the fix'],
     ]
@@ -169,9 +172,21 @@ export class Story {
 const IS_ORDER = `id=${placedId('*')}`
 const NO_POISON = { ids: [], nameless: 0 }
 
+/** How often each was killed: `4 inventory, 3 orders, 3 payments`. */
+function killed({ kills }: Trouble): string {
+  return Object.entries(kills)
+    .map(([service, times]) => `${times} ${service}`)
+    .join(', ')
+}
+
+function killsOf({ kills }: Trouble): number {
+  return Object.values(kills).reduce((sum, times) => sum + times, 0)
+}
+
 const CLOSING =
-  'Three services passed orders on through RabbitMQ while they were fed duplicates and poison, while the bank was down, and while one of them ' +
-  'was killed in the middle of its work. No order was lost, none was paid or reserved twice, and whatever could not be done ended as a dead letter ' +
-  'with its story, to be looked at, mended and sent again. RabbitMQ confirms and redelivers; Redis remembers which message is done and ' +
-  'who runs it now. Redis alone does not promise that an effect happens exactly once: a process can die between its effect and the ' +
-  'record of it. That gap was closed here by the services themselves, with a journal keyed by message id that refuses older fencing tokens.'
+  'Three services passed orders on through RabbitMQ while they were fed duplicates and poison, while the bank was down, and while each of ' +
+  'them was killed again and again in the middle of its work. No order was lost, nothing was done twice, and whatever could not be done ' +
+  'ended as a dead letter with its story, to be looked at, mended and sent again. Orders and inventory keep their data in Postgres: what a ' +
+  'message causes, the record that it was handled, and the messages that tell of it (the outbox) are one transaction, all or nothing. Payments ' +
+  'keeps a file, which can do no such thing: there each message is stored before the charge and sent after it (the half message), and where a kill ' +
+  'came between, the service was asked what had become of it.'

@@ -62,10 +62,23 @@ export class Service {
     const child = this.#process!
     const ask = ++this.#asks
     const answered = answerOf(child, ask)
-    child.send({ ask, task, argument })
+    // A process that has just died is noticed by its exit.
+    child.send({ ask, task, argument }, () => {})
     const answer = await answered
     if (!answer) throw new Error(`the ${this.#parts.name} service ended before it answered "${task}"${this.#printed()}`)
     return answer.value
+  }
+
+  /** The same, and asks again whenever the service died before it answered. For tasks that can be begun again. */
+  async insist(task: string, argument?: unknown): Promise<unknown> {
+    for (;;) {
+      const before = this.crashes
+      try {
+        return await this.ask(task, argument)
+      } catch (error) {
+        if (this.crashes === before || this.#closing || this.crashes > MOST_CRASHES) throw error
+      }
+    }
   }
 
   /** Ends the running version in good order and starts another one. */

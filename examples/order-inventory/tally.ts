@@ -1,11 +1,13 @@
 /**
- * Reads the services' files while they grow, and counts. The files are the only source of the demo's numbers: what a killed
+ * Counts while the shop works: what was done, from where it stands, and what was told, from the diaries of the services. What a killed
  * process had in memory counts for nothing.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
+import { repeated } from './books.ts'
 import type { Note } from './diary.ts'
-import { type Entry, wholeLines } from './journal.ts'
+import { wholeLines } from './lines.ts'
+import type { Entry, Truth } from './truth.ts'
 
 const SERVICES = ['orders', 'inventory', 'payments'] as const
 
@@ -16,36 +18,45 @@ export type ServiceName = (typeof SERVICES)[number]
 
 export class Tally {
   /** All effects so far. */
-  readonly journal: Entry[] = []
+  journal: readonly Entry[] = []
+  /** Orders placed through the outbox, and messages written to it once more. */
+  placed = { orders: 0, copies: 0 }
+  readonly #truth: Truth
   readonly #orders: ReadonlyMap<string, unknown>
   /** Orders that a dead letter was told of. */
   readonly #dead = new Set<string>()
-  readonly #files: Follower[]
+  readonly #files: Follower<Note>[]
   readonly #notes = new Map<Note['what'], number>()
-  readonly #effects = new Map<string, number>()
   readonly #runs = new Map<string, number>()
-  readonly #closed = new Set<string>()
+  #effects = new Map<string, number>()
+  #closed = new Set<string>()
   readonly #strangers = new Set<string>()
   #nameless = 0
   readonly #underWay = new Set<string>()
 
   /** @param orders by id: nothing else counts as an order */
-  constructor(folder: string, orders: ReadonlyMap<string, unknown>) {
+  constructor(folder: string, truth: Truth, orders: ReadonlyMap<string, unknown>) {
+    this.#truth = truth
     this.#orders = orders
-    this.#files = SERVICES.flatMap((name) => [
-      new Follower(join(folder, name, 'journal.ndjson'), (entry: Entry) => this.#effect(entry)),
-      new Follower(join(folder, name, 'diary.ndjson'), (note: Note) => this.#note(name, note)),
-    ])
+    this.#files = SERVICES.map(
+      (name) => new Follower(join(folder, name, 'diary.ndjson'), (note: Note) => this.#note(name, note)),
+    )
   }
 
-  /** Changes with every line that was read. */
+  /** Changes with everything that happens. */
   get position(): string {
-    return this.#files.map((file) => file.offset).join()
+    return [this.placed.orders, this.journal.length, ...this.#files.map((file) => file.offset)].join()
   }
 
-  /** Takes in what was written since the last time. */
-  refresh(): void {
+  /** Takes in what happened since the last time. */
+  async refresh(): Promise<void> {
     for (const file of this.#files) file.refresh()
+    this.placed = await this.#truth.placed()
+    this.journal = await this.#truth.effects()
+    this.#effects = new Map()
+    for (const { effect, by } of this.journal) add(this.#effects, effect === 'closed' ? `closed ${by}` : effect)
+    const closed = this.journal.filter(({ effect, orderId }) => effect === 'closed' && this.#orders.has(orderId))
+    this.#closed = new Set(closed.map(({ orderId }) => orderId))
   }
 
   notes(what: Note['what']): number {
@@ -65,6 +76,11 @@ export class Tally {
   /** How often an effect was done; `closed payment.taken` and so on for the ends. */
   effects(effect: string): number {
     return this.#effects.get(effect) ?? 0
+  }
+
+  /** Effects that were done although they had been done before. */
+  get repeated(): number {
+    return repeated(this.journal).length
   }
 
   /** Runs that began although the same attempt had begun before: its process was killed, and the broker delivered again. */
@@ -90,12 +106,6 @@ export class Tally {
   /** Dead letters that are no order. */
   get strangers(): number {
     return this.#strangers.size + this.#nameless
-  }
-
-  #effect(entry: Entry): void {
-    this.journal.push(entry)
-    if (entry.effect === 'closed' && this.#orders.has(entry.orderId)) this.#closed.add(entry.orderId)
-    add(this.#effects, entry.effect === 'closed' ? `closed ${entry.by}` : entry.effect)
   }
 
   #note(service: ServiceName, note: Note): void {

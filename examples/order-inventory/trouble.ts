@@ -1,22 +1,32 @@
 /**
- * Everything that goes wrong, at set points of the progress: poison from a foreign client, a bank outage, and kill -9 of the inventory
- * service the moment it has written an effect, that is, between the effect and its record.
+ * Everything that goes wrong, at set points of the progress: poison from a foreign client, a bank outage, and kill -9 of each service
+ * in the middle of its work: of orders and inventory while a transaction is open, of payments right after a charge.
  */
 import { watch } from 'node:fs'
+import { rm, writeFile } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type ChannelModel, type ConfirmChannel, connect } from 'amqplib'
 import { deadQueueOf } from '../../lib/index.ts'
 import { type Names, type Order, placedId } from './order.ts'
 import type { Service } from './supervisor.ts'
+import type { ServiceName } from './tally.ts'
 
 const OUTAGE_MS = 3_000
+
+/** A service that can be killed, and the file that it writes while it works. */
+export interface Victim {
+  readonly service: Service
+  readonly writes: string
+  /** What it was doing. */
+  readonly amid: string
+}
 
 export interface TroubleParts {
   readonly names: Names
   readonly amqpUrl: string
-  readonly inventory: Service
-  readonly inventoryJournal: string
-  readonly payments: Service
+  readonly victims: Readonly<Record<ServiceName, Victim>>
+  /** The bank is down while this file exists. */
+  readonly bankIsDown: string
   readonly tell: (what: string) => void
   readonly onFailure: (error: Error) => void
   /** An order that comes from a foreign client, typed in by hand, with a mistake. */
@@ -26,32 +36,38 @@ export interface TroubleParts {
 export class Trouble {
   /** Poison messages the broker has confirmed: their ids, and how many have none. */
   readonly poison = { ids: [] as string[], nameless: 0 }
-  kills = 0
+  readonly kills: Record<ServiceName, number> = { orders: 0, inventory: 0, payments: 0 }
   /** Orders placed by hand. */
   handTyped = 0
   readonly #parts: TroubleParts
   readonly #plan: { readonly from: number; readonly make: () => Promise<void> }[]
   #connection: ChannelModel | undefined
   #channel: ConfirmChannel | undefined
-  #killing: AbortController | undefined
+  readonly #killing = new Map<ServiceName, AbortController>()
   #batches = 0
   readonly #running = new Set<Promise<void>>()
 
   constructor(parts: TroubleParts) {
     this.#parts = parts
     const poison = () => this.#sendPoison()
-    const kill = () => this.#kill()
+    const kill = (service: ServiceName) => () => this.#kill(service)
     this.#plan = [
       { from: 0.05, make: poison },
-      { from: 0.1, make: kill },
+      { from: 0.08, make: kill('inventory') },
+      { from: 0.13, make: kill('payments') },
+      { from: 0.18, make: kill('orders') },
       { from: 0.25, make: poison },
       { from: 0.3, make: () => this.#outage() },
-      { from: 0.35, make: kill },
+      { from: 0.34, make: kill('inventory') },
+      { from: 0.38, make: kill('orders') },
       { from: 0.45, make: () => this.#sendHandTyped() },
       { from: 0.5, make: poison },
-      { from: 0.6, make: kill },
+      { from: 0.55, make: kill('payments') },
+      { from: 0.6, make: kill('inventory') },
+      { from: 0.65, make: kill('orders') },
       { from: 0.75, make: poison },
-      { from: 0.85, make: kill },
+      { from: 0.8, make: kill('payments') },
+      { from: 0.85, make: kill('inventory') },
     ]
   }
 
@@ -73,7 +89,7 @@ export class Trouble {
   /** No more trouble from now on; resolves when what was begun is over. */
   async over(): Promise<void> {
     this.#plan.length = 0
-    this.#killing?.abort()
+    for (const stop of this.#killing.values()) stop.abort()
     await Promise.all(this.#running)
   }
 
@@ -87,35 +103,36 @@ export class Trouble {
   }
 
   async #outage(): Promise<void> {
-    const { payments, tell } = this.#parts
-    await payments.ask('bank', false)
+    const { bankIsDown, tell } = this.#parts
+    await writeFile(bankIsDown, '')
     tell(`the bank is down for ${OUTAGE_MS / 1_000} s: payments fail and are retried with backoff`)
     await pause(OUTAGE_MS)
-    await payments.ask('bank', true)
+    await rm(bankIsDown)
     tell('the bank is up again')
   }
 
-  /** Waits for the next effect, and kills before its message can be recorded as done. */
-  async #kill(): Promise<void> {
-    const { inventory, inventoryJournal, tell } = this.#parts
-    await inventory.ready
-    if (this.#killing) return
+  /** Waits until it writes, which it does in mid-work, and kills it that moment. */
+  async #kill(name: ServiceName): Promise<void> {
+    const { victims, tell } = this.#parts
+    const { service, writes, amid } = victims[name]
+    await service.ready
+    if (this.#killing.has(name)) return
     const stop = new AbortController()
-    this.#killing = stop
+    this.#killing.set(name, stop)
     const written = new Promise<void>((resolve) => {
       stop.signal.addEventListener('abort', () => resolve())
-      watch(inventoryJournal, { signal: stop.signal }, () => {
-        inventory.kill9()
+      watch(writes, { signal: stop.signal }, () => {
+        service.kill9()
         resolve()
       })
     })
     await written
     const fired = !stop.signal.aborted
     stop.abort()
-    this.#killing = undefined
+    this.#killing.delete(name)
     if (!fired) return
-    this.kills++
-    tell('kill -9 of the inventory service, right after it wrote an effect')
+    this.kills[name]++
+    tell(`kill -9 of the ${name} service, ${amid}`)
   }
 
   /** As a client in another language sends it. */

@@ -1,9 +1,9 @@
 // The books of the demo find every planted loss and every planted double; sound books balance.
 
 import { expect } from 'chai'
-import { audit, type Facts } from '../../examples/order-inventory/books.ts'
-import type { Entry } from '../../examples/order-inventory/journal.ts'
+import { audit, type Facts, repeated } from '../../examples/order-inventory/books.ts'
 import type { Order } from '../../examples/order-inventory/order.ts'
+import type { Entry } from '../../examples/order-inventory/truth.ts'
 
 const MUG = { sku: 'MUG', unitPriceCents: 1_000, quantity: 2 }
 const TENT = { sku: 'TENT', unitPriceCents: 20_000, quantity: 1 }
@@ -19,7 +19,7 @@ function order(id: string, lines = [MUG, TENT]): Order {
 }
 
 function entry(orderId: string, effect: Entry['effect'], more: Partial<Entry> = {}): Entry {
-  return { messageId: `${orderId} ${effect} ${more.by}`, token: 1, orderId, effect, ...more }
+  return { orderId, effect, ...more }
 }
 
 /** One order of each ending: paid, out of stock, declined (stock put back), dead at the payment (stock held). */
@@ -42,7 +42,6 @@ function sound(): Facts {
       entry('soldOut', 'rejected'),
       entry('soldOut', 'closed', { by: 'stock.rejected' }),
       entry('declined', 'reserved'),
-      entry('declined', 'declined'),
       entry('declined', 'released'),
       entry('declined', 'closed', { by: 'payment.declined' }),
       entry('dead', 'reserved'),
@@ -69,11 +68,12 @@ function plus(facts: Facts, ...entries: Entry[]): Facts {
 describe('the books of the demo', () => {
   it('balance when every order ended once', () => {
     const checks = audit(sound())
-    expect(checks.map(({ name }) => name)).to.deep.equal(['orders', 'stock', 'money', 'poison'])
+    expect(checks.map(({ name }) => name)).to.deep.equal(['orders', 'stock', 'money', 'once', 'poison'])
     expect(checks.filter(({ holds }) => !holds)).to.deep.equal([])
     expect(checks[0]?.says).to.match(/^4 placed = 1 paid \+ 1 out of stock \+ 1 declined \+ 1 dead-lettered/)
     expect(checks[1]?.says).to.match(/^15 pieces before = 9 after \+ 6 reserved/)
     expect(checks[2]?.says).to.match(/^€ 220\.00 charged = the sum of 1 paid orders/)
+    expect(checks[3]?.says).to.equal('9 effects, 0 of them done twice')
   })
 
   it('find an order that was lost', () => {
@@ -104,8 +104,17 @@ describe('the books of the demo', () => {
       ['TENT', 2],
     ])
     const { names, differences } = wrong({ ...facts, stockAfter })
-    expect(names).to.deep.equal(['stock'])
+    expect(names).to.deep.equal(['stock', 'once'])
     expect(differences).to.include('paid holds its stock 2 times').and.include('MUG: 10 before, 4 after, 4 reserved')
+  })
+
+  it('find whatever was done twice, also where it changes neither stock nor money', () => {
+    const twice = plus(sound(), entry('soldOut', 'rejected'))
+    expect(wrong(twice)).to.deep.equal({ names: ['once'], differences: 'soldOut was rejected once more' })
+    expect(wrong(plus(sound(), entry('paid', 'rejected'))).names).to.deep.equal(['once'])
+    expect(repeated(sound().journal)).to.deep.equal([])
+    const doubled = [...sound().journal, ...sound().journal]
+    expect(repeated(doubled)).to.have.length(sound().journal.length)
   })
 
   it('find stock that was not put back, and stock that was put back twice', () => {
@@ -125,12 +134,12 @@ describe('the books of the demo', () => {
   it('find a double charge, a wrong amount, a charge nobody owes, and a paid order that was not charged', () => {
     const charged = (orderId: string, cents: number) => entry(orderId, 'charged', { cents })
     expect(wrong(plus(sound(), charged('paid', 22_000))).differences).to.equal(
-      'paid: € 440.00 charged in 2 charges, € 220.00 due',
+      'paid: € 440.00 charged in 2 charges, € 220.00 due\npaid was charged once more',
     )
     expect(wrong(plus(without(sound(), 'paid', 'charged'), charged('paid', 21_999))).names).to.deep.equal(['money'])
     expect(
       wrong(plus(without(sound(), 'paid', 'charged'), charged('paid', 11_000), charged('paid', 11_000))).names,
-    ).to.deep.equal(['money'])
+    ).to.deep.equal(['money', 'once'])
     expect(wrong(plus(sound(), charged('soldOut', 22_000))).differences).to.include('€ 0.00 due')
     expect(wrong(without(sound(), 'paid', 'charged')).differences).to.include('€ 0.00 charged in 0 charges')
   })
