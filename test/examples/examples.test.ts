@@ -7,7 +7,16 @@ import { startChild } from '../support/child.ts'
 import { within } from '../support/eventually.ts'
 import { uniqueQueue } from '../support/unique.ts'
 
-const FILES = ['01-publish.ts', '02-consume.ts', '03-retry.ts', '04-ordered.ts', '05-delayed.ts']
+const FILES = [
+  '01-publish.ts',
+  '02-consume.ts',
+  '03-retry.ts',
+  '04-ordered.ts',
+  '05-delayed.ts',
+  '06-outbox.ts',
+  '07-inbox.ts',
+  '08-half-message.ts',
+]
 
 /** Runs one to its end and gives what it printed. */
 async function run(file: string): Promise<string> {
@@ -23,11 +32,11 @@ function pathOf(file: string): string {
 
 describe('short examples', () => {
   for (const file of FILES)
-    it(`${file} is short and imports nothing but the front door`, () => {
+    it(`${file} is short and imports nothing but the front door, and pg where it needs a database`, () => {
       const text = readFileSync(pathOf(file), 'utf8')
       const imports = [...text.matchAll(/from '([^']+)'/g)].map(([, from]) => from)
       expect(text.split('\n').length).to.be.below(40)
-      expect(imports.filter((from) => !from?.startsWith('node:'))).to.deep.equal(['../lib/index.ts'])
+      expect(imports.filter((from) => !from?.startsWith('node:') && from !== 'pg')).to.deep.equal(['../lib/index.ts'])
     })
 
   it('01: a publish is confirmed, and one that no queue takes says so', async () => {
@@ -62,5 +71,24 @@ describe('short examples', () => {
     const arrivals = lines.map(([, asked, came]) => [Number(asked), Number(came)] as const)
     expect(arrivals.map(([asked]) => asked).sort((a, b) => a - b)).to.deep.equal([0, 700, 1_500])
     for (const [asked, came] of arrivals) expect(came).to.be.at.least(asked)
+  })
+
+  it('06: what is rolled back is not sent, what is committed is', async () => {
+    const output = await run('06-outbox.ts')
+    expect(output).to.include('A-1 is rolled back, out of stock').and.include('A-2 is sent')
+    expect(output).to.include("orders: [ { id: 'A-2' } ]")
+  })
+
+  it('07: of three attempts only the one that ended has an effect', async () => {
+    const output = await run('07-inbox.ts')
+    expect(output.match(/^attempt \d$/gm)).to.deep.equal(['attempt 1', 'attempt 2', 'attempt 3'])
+    expect(output.match(/stock.reserved is sent/g)).to.have.length(1)
+    expect(output).to.include('stock: 9')
+  })
+
+  it('08: a message whose process never came to its commit is sent, one whose work failed is not', async () => {
+    const output = await run('08-half-message.ts')
+    expect(output).to.include('refused').and.include('checked back: 700 was charged')
+    expect(output.match(/^told: \d+$/gm)).to.deep.equal(['told: 4990', 'told: 700'])
   })
 })
