@@ -1,15 +1,15 @@
 /**
  * The book of a relay: which rows it has in hand, and what may happen to them next. Pure: knows no broker, no database, no clock.
  *
- *     table ──take()──▶ waiting ──next()──▶ flying ──confirmed()──▶ done ──settled()──▶ out of hand
- *                          ▲                  │ ├──failed()──▶ its key is broken ──settled()──▶ out of hand, followers too
+ *     table ──take()──▶ waiting ──next()──▶ flying ──confirmed()──▶ done ──cleared()──▶ out of hand
+ *                          ▲                  │ ├──failed()──▶ its key is broken ──recorded()──▶ out of hand, followers too
  *                          └─────again()──────┘ └──its shard was lost──▶ stale: done, or forgotten
  *
  * Promises: rows of one key fly one at a time, in the order they were taken, the next only after the one before is confirmed; rows
  * without a key fly side by side; whatever has failed keeps its key from flying until the database knows of it; a row in hand is
  * never taken twice; no more than `perKey` rows of one key are in hand, and of a page that brings more only a beginning is taken.
- * Relies on its user: `take()` gets each key's rows as one statement saw them, in order, none left out but those in hand, and is never
- * called between `settlement()` and `settled()`.
+ * Relies on its user: a page has each key's rows as one statement saw them, in order, none left out but those that were in hand when
+ * the statement was sent; and no page is read while failures are being recorded. What is done may be cleared meanwhile.
  */
 
 /** What the book needs to know of a row. */
@@ -63,12 +63,6 @@ export interface Failure<R extends BookRow> {
   readonly followers: readonly Entry<R>[]
 }
 
-/** What the database must be told. */
-export interface Settlement<R extends BookRow> {
-  readonly done: readonly Entry<R>[]
-  readonly failures: readonly Failure<R>[]
-}
-
 /** How much may be in hand. */
 export interface BookBounds {
   readonly windowMessages: number
@@ -101,9 +95,14 @@ export class Book<R extends BookRow> {
     return this.#flying
   }
 
-  /** Rows and keys that `settlement()` would speak of. */
-  get unsettled(): number {
-    return this.#done.length + this.#broken.size
+  /** What is confirmed, and the table does not know of it. */
+  get done(): readonly Entry<R>[] {
+    return this.#done
+  }
+
+  /** Keys that wait until the table knows of a failure. */
+  get broken(): number {
+    return this.#broken.size
   }
 
   /** How much more may be taken. */
@@ -196,30 +195,33 @@ export class Book<R extends BookRow> {
     }
   }
 
-  settlement(): Settlement<R> {
-    const failures = [...this.#broken].map((chain): Failure<R> => {
+  get failures(): Failure<R>[] {
+    return [...this.#broken].map((chain) => {
       const [entry, ...followers] = chain.waiting
       return { entry: entry!, verdict: chain.verdict!, followers }
     })
-    return { done: [...this.#done], failures }
   }
 
   /**
-   * The database knows.
+   * The table knows that the first so many of `done` were sent.
    * @returns keys of which held rows may be left that nobody has in hand
    */
-  settled({ done, failures }: Settlement<R>): string[] {
+  cleared(count: number): string[] {
     const keys = new Set<string>()
-    this.#done.splice(0, done.length)
-    for (const { row } of done) {
+    for (const { row } of this.#done.splice(0, count)) {
       this.#drop(row)
       if (row.held && row.key !== undefined && !this.#chains.has(row.key)) keys.add(row.key)
     }
-    for (const { entry } of failures) {
-      if (this.#broken.has(entry.chain)) this.#forgetChain(entry.chain)
-      if (entry.row.key !== undefined) keys.add(entry.row.key)
-    }
     return [...keys]
+  }
+
+  /**
+   * The table knows of these failures.
+   * @returns the same
+   */
+  recorded(failures: readonly Failure<R>[]): string[] {
+    for (const { entry } of failures) if (this.#broken.has(entry.chain)) this.#forgetChain(entry.chain)
+    return [...new Set(failures.flatMap(({ entry }) => entry.row.key ?? []))]
   }
 
   /** Lets go of whatever was taken under a lease that is over. What flies is waited for, what is confirmed is still settled. */

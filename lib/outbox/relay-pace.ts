@@ -59,3 +59,12 @@ export class Pace {
     this.#woken = false
   }
 }
+
+const PAUSE_BASE_MS = 100
+const PAUSE_CAP_MS = 5_000
+
+/** How long to leave a database alone that failed so many times in a row, ms. */
+export function pauseAfter(failures: number): number {
+  const ceiling = Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** Math.min(failures - 1, 16))
+  return ceiling * (0.5 + Math.random() / 2)
+}

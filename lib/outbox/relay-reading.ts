@@ -1,0 +1,111 @@
+/**
+ * Brings rows from the table into the book: ready ones, and held ones whose time has come. Used by the relay's loop alone, never
+ * while failures are being recorded.
+ * Promises: reads no more than there is room for, and not while there is little room, unless little by little is all there will be.
+ */
+import type { Book } from './relay-book.ts'
+import type { Pace } from './relay-pace.ts'
+import type { OutboxRow, RelayTable } from './relay-table.ts'
+import type { Shards } from './shards.ts'
+
+/** What reading is put together from. */
+export interface ReadingParts {
+  readonly book: Book<OutboxRow>
+  readonly table: RelayTable
+  readonly shards: Shards
+  readonly pace: Pace
+  /** So much room is worth a page at once. */
+  readonly many: number
+  readonly pollMs: number
+  /** Rows were taken in hand. */
+  readonly onRead: () => void
+}
+
+/** Rows read at a time: while these are published, the next are read. */
+const PAGE = 500
+/** After such a time a page is read also where little room is. */
+const SPARSE_MS = 25
+
+/** The reading of one relay. */
+export class Reading {
+  readonly #parts: ReadingParts
+  /** When held rows are looked for next. */
+  #heldAt = 0
+  /** Keys that held rows may be left of, and nobody tries. */
+  readonly #orphaned = new Set<string>()
+
+  constructor(parts: ReadingParts) {
+    this.#parts = parts
+  }
+
+  /** When a look is due, on the monotonic clock. */
+  get dueAt(): number {
+    const { book, pace, many } = this.#parts
+    const { messages, bytes } = book.room
+    if (this.#orphaned.size > 0) return 0
+    if (messages === 0 || bytes === 0) return Number.POSITIVE_INFINITY
+    return messages >= many ? pace.dueAt : pace.dueAt + SPARSE_MS
+  }
+
+  /** Held rows are due in so many ms. */
+  heldIn(ms: number): void {
+    this.#heldAt = Math.min(this.#heldAt, performance.now() + ms)
+  }
+
+  /** Rows of these keys are gone: the next look sees to those behind them. */
+  orphaned(keys: readonly string[]): void {
+    for (const key of keys) this.#orphaned.add(key)
+  }
+
+  async look(): Promise<void> {
+    const { book, pace, shards } = this.#parts
+    await this.#promote()
+    if (book.room.messages === 0 || book.room.bytes === 0) return
+    const startedAt = performance.now()
+    const reading = shards.reading
+    const held = startedAt >= this.#heldAt ? await this.#held(reading) : 0
+    const { messages, bytes } = book.room
+    const limit = Math.min(PAGE, messages)
+    const ready = messages > 0 && bytes > 0 ? await this.#ready(reading, limit, bytes) : 0
+    const found = ready >= limit / 2 ? 'much' : ready + held > 0 ? 'some' : 'nothing'
+    pace.looked(performance.now() - startedAt, found)
+  }
+
+  /** Rows that are tried again may take half of the room. */
+  async #held(reading: readonly number[]): Promise<number> {
+    const { book, table, shards, pollMs, onRead } = this.#parts
+    this.#heldAt = performance.now() + pollMs
+    const [messages, bytes] = [Math.min(PAGE, Math.ceil(book.room.messages / 2)), Math.ceil(book.room.bytes / 2)]
+    const page = await table.due({ shards: reading, hand: book.positions, messages, bytes })
+    book.take(page, shards.epochOf)
+    onRead()
+    if (page.length > 0) this.#heldAt = 0
+    return page.length
+  }
+
+  async #ready(reading: readonly number[], messages: number, bytes: number): Promise<number> {
+    const { book, table, shards, onRead } = this.#parts
+    const { positions: hand, crowded } = book
+    const page = await table.ready({ shards: reading, hand, crowded, messages, bytes })
+    const blocked = book.take(page, shards.epochOf)
+    onRead()
+    await this.#hold(blocked)
+    return page.length
+  }
+
+  /** Moved once, so that not every look goes over all rows of a key that waits. */
+  async #hold(blocked: readonly OutboxRow[]): Promise<void> {
+    if (blocked.length === 0) return
+    await this.#parts.table.hold(blocked, this.#parts.shards.epochOf)
+    this.orphaned(blocked.map(({ key }) => key!))
+    await this.#promote()
+  }
+
+  async #promote(): Promise<void> {
+    if (this.#orphaned.size === 0) return
+    const keys = [...this.#orphaned]
+    await this.#parts.table.promote(keys)
+    for (const key of keys) this.#orphaned.delete(key)
+    this.#heldAt = 0
+  }
+}
