@@ -101,7 +101,7 @@ async function run(session: OutboxSession, flags: Flags, ids: readonly string[],
   const plan = await desk[verb](selection, { ...options, dryRun: true, onOutcome })
   if (plan.stopped === 'interrupted') return EXIT.interrupted
   for (const ref of plan.missing) output.note(missing(ref, flags))
-  output.note(`Would ${verb} ${plural(plan.done, 'message')}${skipText(plan)}.`)
+  output.note(`Would ${verb} ${plural(plan.done, 'message')}${skipText('skip', plan)}.`)
   if (flags.dryRun || plan.done === 0) return exitCodeOf(selection, plan)
   const question = `${verb[0]!.toUpperCase()}${verb.slice(1)} ${plural(plan.done, 'message')}?`
   if (await confirmed(session, question, flags.yes === true))
@@ -114,8 +114,8 @@ function exitCodeOf({ rows }: DeskSelection, { skipped, missing }: DeskResult): 
   return rows !== undefined && skipped + missing.length > 0 ? EXIT.partly : EXIT.done
 }
 
-function skipText({ skipped }: DeskResult): string {
-  return skipped > 0 ? `, skip ${skipped.toLocaleString('en-US')}` : ''
+function skipText(word: string, { skipped }: DeskResult): string {
+  return skipped > 0 ? `, ${word} ${skipped.toLocaleString('en-US')}` : ''
 }
 
 interface Order {
@@ -133,7 +133,7 @@ async function carryOut(session: OutboxSession, flags: Flags, verb: Verb, order:
     if (flags.json) print(outcome)
   }
   const result = await desk[verb](order.selection, { ...order.options, onOutcome }).finally(() => progress.stop())
-  output.note(`${WORDS[verb].done} ${plural(result.done, 'message')}${skipText(result)}.`)
+  output.note(`${WORDS[verb].done} ${plural(result.done, 'message')}${skipText('skipped', result)}.`)
   for (const warning of warningsOf(result)) output.note(warning)
   if (result.stopped !== 'interrupted') return exitCodeOf(order.selection, result)
   output.note('The rest is untouched (interrupted).')
