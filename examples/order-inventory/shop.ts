@@ -75,6 +75,7 @@ export class Shop {
         },
       },
       bankIsDown: join(folder, 'payments', 'bank-is-down'),
+      retries: () => this.tally.notes('retried'),
       tell: (what) => options.tell(what, 'bad'),
       onFailure: (error) => this.#fail(error),
       handTyped: this.handTyped,

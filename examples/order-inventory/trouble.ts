@@ -12,6 +12,7 @@ import type { Service } from './supervisor.ts'
 import type { ServiceName } from './tally.ts'
 
 const OUTAGE_MS = 3_000
+const OUTAGE_AT_MOST_MS = 15_000
 
 /** A service that can be killed, and the file that it writes while it works. */
 export interface Victim {
@@ -27,6 +28,8 @@ export interface TroubleParts {
   readonly victims: Readonly<Record<ServiceName, Victim>>
   /** The bank is down while this file exists. */
   readonly bankIsDown: string
+  /** How many retries there were so far. */
+  readonly retries: () => number
   readonly tell: (what: string) => void
   readonly onFailure: (error: Error) => void
   /** An order that comes from a foreign client, typed in by hand, with a mistake. */
@@ -103,10 +106,15 @@ export class Trouble {
   }
 
   async #outage(): Promise<void> {
-    const { bankIsDown, tell } = this.#parts
+    const { bankIsDown, victims, retries, tell } = this.#parts
+    await victims.payments.service.ready
+    const before = retries()
     await writeFile(bankIsDown, '')
-    tell(`the bank is down for ${OUTAGE_MS / 1_000} s: payments fail and are retried with backoff`)
-    await pause(OUTAGE_MS)
+    tell('the bank is down: payments fail and are retried with backoff')
+    const begun = performance.now()
+    const lasts = () => performance.now() - begun
+    // Long enough to be noticed: a service that was just started has nothing to ask the bank for yet.
+    while (lasts() < OUTAGE_MS || (retries() === before && lasts() < OUTAGE_AT_MOST_MS)) await pause(100)
     await rm(bankIsDown)
     tell('the bank is up again')
   }

@@ -9,6 +9,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { connect } from 'amqplib'
 import { expect } from 'chai'
+import { Redis } from 'ioredis'
+import { Client } from 'pg'
 import { asLines, sample } from '../../examples/order-inventory/generate-orders.ts'
 import { eventOf } from '../support/eventually.ts'
 import { guard } from '../support/guard.ts'
@@ -55,7 +57,7 @@ class Demo {
 }
 
 describe('the demo', function () {
-  this.timeout(120_000)
+  this.timeout(180_000)
   this.slow(60_000)
   let folder: string
   beforeEach(async () => {
@@ -98,20 +100,47 @@ describe('the demo', function () {
     expect(demo.out).to.equal('')
   })
 
-  it('leaves no file and no queue when it is interrupted', async () => {
+  it('leaves nothing behind when it is interrupted: no file, queue, table or key', async () => {
     const demo = new Demo(folder, ['--orders', '-', '--rate', '10'], fewer())
     await demo.printed(/kill -9/)
     const [name = ''] = await leftBehind()
-    const run = /shop-[0-9a-f]+$/.exec(name)?.[0]
+    const run = /shop-[0-9a-f]+$/.exec(name)?.[0] ?? 'none'
+    expect(await schemasOf(run)).to.have.length(2)
     demo.child.kill('SIGTERM')
     expect(await demo.exitCode()).to.equal(EXIT.terminated)
     expect(demo.out).to.include('interrupted').and.not.to.include('The books')
     expect(await leftBehind()).to.deep.equal([])
-    const connection = await connect(process.env['AMQP_URL'] as string)
-    const channel = await connection.createChannel()
-    channel.on('error', () => {})
-    const gone = await channel.checkQueue(`${run}.inventory.reserve`).catch((error: Error) => error.message)
-    expect(gone).to.match(/NOT_FOUND/)
-    await connection.close()
+    expect(await schemasOf(run)).to.deep.equal([])
+    expect(await keysOf(run)).to.deep.equal([])
+    for (const queue of ['inventory.reserve', 'payments.half', 'payments.half.check'])
+      expect(await hasQueue(`${run}.${queue}`), queue).to.equal(false)
   })
 })
+
+async function hasQueue(name: string): Promise<boolean> {
+  const connection = await connect(process.env['AMQP_URL'] as string)
+  const channel = await connection.createChannel()
+  channel.on('error', () => {})
+  const found = await channel.checkQueue(name).then(
+    () => true,
+    (error: Error) => !/NOT_FOUND/.test(error.message),
+  )
+  await connection.close()
+  return found
+}
+
+async function schemasOf(run: string): Promise<unknown[]> {
+  const client = new Client(process.env['DATABASE_URL'])
+  await client.connect()
+  const sql = 'SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)'
+  const { rows } = await client.query(sql, [run.replaceAll('-', '_')])
+  await client.end()
+  return rows
+}
+
+async function keysOf(run: string): Promise<string[]> {
+  const redis = new Redis(process.env['REDIS_URL'] as string)
+  const keys = await redis.keys(`*${run}*`)
+  redis.disconnect()
+  return keys
+}
