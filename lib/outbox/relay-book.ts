@@ -136,12 +136,11 @@ export class Book<R extends BookRow> {
    * @returns rows that must become held behind others of their key
    */
   take(page: readonly R[], epochOf: (shard: number) => number | undefined): R[] {
-    const overflown = new Set<string>()
     return page.filter((row) => {
       const epoch = epochOf(row.shard)
       if (epoch === undefined || this.#hand.has(row.position)) return false
       if (row.blocked) return true
-      this.#add(row, epoch, overflown)
+      this.#add(row, epoch)
       return false
     })
   }
@@ -239,14 +238,9 @@ export class Book<R extends BookRow> {
     for (const entry of [...this.#hand.values()]) if (entry.phase === 'waiting') this.#forgetWaiting(entry)
   }
 
-  #add(row: R, epoch: number, overflown: Set<string>): void {
-    const { key } = row
-    if (key !== undefined && overflown.has(key)) return
-    const chain = this.#chainOf(key)
-    if (sizeOf(chain) >= this.#bounds.perKey) {
-      overflown.add(key!)
-      return
-    }
+  #add(row: R, epoch: number): void {
+    const chain = this.#chainOf(row.key)
+    if (sizeOf(chain) >= this.#bounds.perKey) return
     const entry: Entry<R> = { row, epoch, chain, phase: 'waiting', stale: false }
     chain.waiting.push(entry)
     this.#hand.set(row.position, entry)
