@@ -72,7 +72,7 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
   readonly #schema: string
   readonly #link: PostgresLink
   readonly #presence = new PostgresPresence()
-  #sweepAt = 0
+  #sweepAt = performance.now() + SWEEP_EVERY_MS
 
   /** @throws InvalidOption */
   constructor(options: PostgresIdempotencyStoreOptions) {
