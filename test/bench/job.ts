@@ -2,13 +2,17 @@
 
 /** One contestant's run. */
 export interface Job {
+  readonly contest: string
   readonly contestant: string
   readonly amqpUrl: string
   readonly redisUrl: string
+  readonly databaseUrl: string
   readonly queue: string
-  /** Messages before the measuring begins: the code is compiled and the windows are full by then. */
+  /** Name of a Postgres schema that nobody else uses; whoever needs it makes it. */
+  readonly schema: string
+  /** Messages (or transactions) before the measuring begins: the code is compiled and the windows are full by then. */
   readonly warmup: number
-  /** Messages measured. */
+  /** Messages (or transactions) measured. */
   readonly messages: number
   readonly bodyBytes: number
   /** Publishing: messages sent and not yet confirmed. */
@@ -17,13 +21,28 @@ export interface Job {
   readonly prefetch: number
   /** Consuming: Surehop's handlers at a time. */
   readonly concurrency: number
+  /** Outbox: how many keys the messages have; 0: none has one. */
+  readonly keys: number
+  /** Outbox: connections that write. */
+  readonly connections: number
 }
 
-/** Client side only: CPU is user and system time of the child process. */
-export interface Measured {
-  readonly perSecond: number
-  readonly cpuUs: number
-  readonly peakRssMb: number
+/** What is measured, client side only: CPU is user and system time of the child process. */
+export type Figure = 'perSecond' | 'cpuUs' | 'peakRssMb' | 'p50Ms' | 'p99Ms' | 'maxMs'
+
+/** Each contest says which figures its contestants have. */
+export type Measured = Readonly<Partial<Record<Figure, number>>>
+
+/** Measures so many messages, from now on. */
+export function stopwatch(messages: number): () => Measured {
+  const began = process.hrtime.bigint()
+  const cpu = process.cpuUsage()
+  return () => {
+    const { user, system } = process.cpuUsage(cpu)
+    const seconds = Number(process.hrtime.bigint() - began) / 1e9
+    const peakRssMb = process.resourceUsage().maxRSS / 1024
+    return { perSecond: messages / seconds, cpuUs: (user + system) / messages, peakRssMb }
+  }
 }
 
 /** Counts messages, and measures from the end of the warm-up to the last. */
@@ -33,8 +52,7 @@ export class Meter {
   readonly #job: Job
   #resolve!: (measured: Measured) => void
   #count = 0
-  #began = 0n
-  #cpu: NodeJS.CpuUsage = { user: 0, system: 0 }
+  #stop: () => Measured = () => ({})
 
   constructor(job: Job) {
     this.#job = job
@@ -45,21 +63,9 @@ export class Meter {
 
   /** One more message is confirmed, or handled. */
   count(): void {
+    const { warmup, messages } = this.#job
     this.#count++
-    if (this.#count === this.#job.warmup) this.#begin()
-    if (this.#count === this.#job.warmup + this.#job.messages) this.#end()
-  }
-
-  #begin(): void {
-    this.#began = process.hrtime.bigint()
-    this.#cpu = process.cpuUsage()
-  }
-
-  #end(): void {
-    const { user, system } = process.cpuUsage(this.#cpu)
-    const seconds = Number(process.hrtime.bigint() - this.#began) / 1e9
-    const { messages } = this.#job
-    const peakRssMb = process.resourceUsage().maxRSS / 1024
-    this.#resolve({ perSecond: messages / seconds, cpuUs: (user + system) / messages, peakRssMb })
+    if (this.#count === warmup) this.#stop = stopwatch(messages)
+    if (this.#count === warmup + messages) this.#resolve(this.#stop())
   }
 }

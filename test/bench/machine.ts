@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os'
 import { Redis } from 'ioredis'
+import type { Tables } from './outbox-tables.ts'
 import type { Queues } from './queues.ts'
 
 export interface Machine {
@@ -23,14 +24,18 @@ export function machine(): Machine {
   }
 }
 
-export async function versions(queues: Queues): Promise<Record<string, string>> {
+export async function versions(queues: Queues, tables: Tables): Promise<Record<string, string>> {
   return {
     node: process.versions.node,
     rabbitmq: queues.brokerVersion,
     redis: await redisVersion(),
+    postgres: await tables.version(),
     surehop: packageVersion('../../package.json'),
     amqplib: packageVersion('../../node_modules/amqplib/package.json'),
     ioredis: packageVersion('../../node_modules/ioredis/package.json'),
+    pg: packageVersion('../../node_modules/pg/package.json'),
+    'pg-boss': packageVersion('../../node_modules/pg-boss/package.json'),
+    'pg-transactional-outbox': packageVersion('../../node_modules/pg-transactional-outbox/package.json'),
   }
 }
 

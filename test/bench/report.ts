@@ -1,10 +1,13 @@
 /** The table for people. The README's is what this prints. */
 
+import type { Column } from './contest.ts'
 import type { Measured } from './job.ts'
 import type { Machine } from './machine.ts'
 
 export interface ContestResult {
   readonly title: string
+  readonly columns: readonly Column[]
+  readonly note?: string
   /** By contestant, in the order of turns; the first contestant is what the others are compared with. */
   readonly runs: Readonly<Record<string, readonly Measured[]>>
 }
@@ -21,32 +24,42 @@ export interface About {
   readonly versions: Readonly<Record<string, string>>
 }
 
-const HEAD = ['', 'messages/s', '× first', 'client CPU, µs/message', '× first', 'peak RSS, MB']
-
 /** Markdown, so that it reads as well in a terminal as in the README. */
 export function report(results: Readonly<Record<string, ContestResult>>, about: About): string {
   return [...Object.values(results).map(section), method(about)].join('\n\n')
 }
 
-function section({ title, runs }: ContestResult): string {
+/** One run's figures, in a line. */
+export function figuresOf(measured: Measured, columns: readonly Column[]): string {
+  return columns.map((column) => `${figure(cellOf(measured, column))} ${column.head}`).join('; ')
+}
+
+function section({ title, columns, note, runs }: ContestResult): string {
   const [first = []] = Object.values(runs)
-  const rows = Object.entries(runs).map(([name, measured]) => row(name, measured, first))
-  return `**${title}**\n\n${table([HEAD, ...rows])}`
+  const head = columns.flatMap((column) => (column.compared ? [column.head, '× first'] : [column.head]))
+  const rows = Object.entries(runs).map(([name, measured]) => row(name, measured, first, columns))
+  return [`**${title}**`, table([['', ...head], ...rows]), ...(note ? [note] : [])].join('\n\n')
 }
 
-function row(name: string, measured: readonly Measured[], first: readonly Measured[]): string[] {
-  return [
-    name,
-    spread(measured.map((run) => run.perSecond)),
-    ratio(measured, first, (run) => run.perSecond),
-    spread(measured.map((run) => run.cpuUs)),
-    ratio(measured, first, (run) => run.cpuUs),
-    spread(measured.map((run) => run.peakRssMb)),
-  ]
+function row(
+  name: string,
+  measured: readonly Measured[],
+  first: readonly Measured[],
+  columns: readonly Column[],
+): string[] {
+  const cells = columns.flatMap((column) => {
+    const cell = spread(measured.map((run) => cellOf(run, column)))
+    return column.compared ? [cell, ratio(measured, first, column)] : [cell]
+  })
+  return [name, ...cells]
 }
 
-function ratio(measured: readonly Measured[], first: readonly Measured[], of: (run: Measured) => number): string {
-  return median(measured.map((run, turn) => of(run) / of(first[turn]!))).toFixed(2)
+function cellOf(run: Measured, { figure }: Column): number {
+  return run[figure] ?? Number.NaN
+}
+
+function ratio(measured: readonly Measured[], first: readonly Measured[], column: Column): string {
+  return median(measured.map((run, turn) => cellOf(run, column) / cellOf(first[turn]!, column))).toFixed(2)
 }
 
 function spread(values: readonly number[]): string {
@@ -77,10 +90,10 @@ function pad(cell: string, width: number, column: number): string {
 function method({ machine, versions, ...about }: About): string {
   const programs = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
-    `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}, load ${machine.load}: client, broker and Redis share it.`,
+    `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}, load ${machine.load}: client, broker and databases share it.`,
     `${programs.join(', ')}.`,
     `${about.bodyBytes} bytes a message, persistent; publishing ${about.inFlight} in flight; consuming prefetch ${about.prefetch}, Surehop with concurrency ${about.concurrency}.`,
-    `${about.turns} turns, every run a fresh process: ${about.warmup} messages to warm up, then ${about.messages} measured.`,
+    `${about.turns} turns, every run a fresh process: ${about.warmup} messages to warm up, then ${about.messages} measured (fewer where a run says so).`,
     'Median (lowest–highest). × first: median of the ratios to the first line within each turn.',
   ].join('\n')
 }
