@@ -46,7 +46,19 @@ interface Connection {
 export interface LinkTimes {
   readonly commandTimeoutMs: number
   readonly connectTimeoutMs: number
+  /** What the link is for. Default: idempotency. */
+  readonly purpose?: LinkPurpose
 }
+
+/** How a link is called, and what it means that it is down. */
+export interface LinkPurpose {
+  /** Shown by Redis, after `surehop-`, and in errors: `the idempotency store`. */
+  readonly name: string
+  /** A sentence for errors. */
+  readonly whileDown: string
+}
+
+const IDEMPOTENCY: LinkPurpose = { name: 'idempotency', whileDown: 'No handler runs until it can.' }
 
 /** How long `close()` waits for replies that are under way. */
 const QUIT_MS = 500
@@ -113,7 +125,7 @@ export class RedisLink {
 
   /** Returns at once if connected; waits, with a bound, only for the very first connection. */
   async #ready(): Promise<void> {
-    if (this.#closed) throw new Closed('the idempotency store was closed; open a new one')
+    if (this.#closed) throw new Closed(`the ${this.#purpose.name} store was closed; open a new one`)
     const { status } = this.#connection
     if (status === 'ready') return
     if (status === 'wait' || status === 'end') this.#connection.connect().catch(() => {})
@@ -160,7 +172,12 @@ export class RedisLink {
   }
 
   #unavailable(error: unknown): StoreUnavailable {
-    return explain(error, addressOf(this.#connection), this.#times.commandTimeoutMs)
+    const { whileDown } = this.#purpose
+    return explain(error, { address: addressOf(this.#connection), whileDown, ...this.#times })
+  }
+
+  get #purpose(): LinkPurpose {
+    return this.#times.purpose ?? IDEMPOTENCY
   }
 }
 
@@ -209,7 +226,7 @@ function keepsNoProcessAlive(connection: object): void {
 }
 
 /** See the table of what ioredis does while Redis is down: by default it queues, repeats, and runs late what nobody waits for. */
-function failClosed({ commandTimeoutMs, connectTimeoutMs }: LinkTimes) {
+function failClosed({ commandTimeoutMs, connectTimeoutMs, purpose = IDEMPOTENCY }: LinkTimes) {
   return {
     lazyConnect: true,
     enableOfflineQueue: false,
@@ -225,7 +242,7 @@ function failClosed({ commandTimeoutMs, connectTimeoutMs }: LinkTimes) {
     // The master we knew is a replica now: find the new one.
     reconnectOnError: (error: Error): boolean => error.message.startsWith('READONLY'),
     showFriendlyErrorStack: false,
-    connectionName: 'surehop-idempotency',
+    connectionName: `surehop-${purpose.name}`,
   }
 }
 

@@ -18,13 +18,20 @@ const advice: readonly (readonly [RegExp, string])[] = [
   [/certificate|SSL|TLS/i, 'the encrypted connection could not be made'],
 ]
 
+/** Of which connection it is said. */
+interface Link {
+  readonly address: string
+  readonly commandTimeoutMs: number
+  readonly whileDown: string
+}
+
 /** The error a caller gets; its cause keeps name, code and text of the original and nothing else. */
-export function explain(error: unknown, address: string, commandTimeoutMs: number): StoreUnavailable {
+export function explain(error: unknown, { address, commandTimeoutMs, whileDown }: Link): StoreUnavailable {
   if (error instanceof StoreUnavailable) return error
   const said = textOfRedis(error)
   const known = advice.find(([pattern]) => pattern.test(said))?.[1] ?? 'it gave no certain answer'
   const detail = said.startsWith('Command timed out') ? `waited ${commandTimeoutMs} ms` : said
-  const message = `Redis at ${address} cannot be used: ${known} (${detail}). No handler runs until it can.`
+  const message = `Redis at ${address} cannot be used: ${known} (${detail}). ${whileDown}`
   return new StoreUnavailable(message, { cause: stripped(error, said) })
 }
 
