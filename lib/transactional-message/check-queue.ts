@@ -57,6 +57,7 @@ interface Held {
   readonly delivery: Delivery
   /** Hands it back when it was held too long. */
   readonly limit: NodeJS.Timeout
+  /** Set once it was found undecided, or could not be settled. */
   timer: NodeJS.Timeout | undefined
 }
 
@@ -105,9 +106,10 @@ export class CheckQueue {
   get problems(): readonly string[] {
     if (this.#closing) return []
     const { maxUndecided } = this.#parts
+    const undecided = [...this.#held].filter((held) => held.timer !== undefined)
     const full =
-      this.#held.size >= maxUndecided
-        ? `${this.#held.size} undecided transactions are in hand, the most there may be (maxUndecided): the others wait unchecked`
+      undecided.length >= maxUndecided
+        ? `${undecided.length} undecided transactions are in hand, the most there may be (maxUndecided): the others wait unchecked`
         : undefined
     const store = this.#storeError && `the decisions cannot be reached: ${textOf(this.#storeError.error)}`
     for (const [halfId, { until }] of this.#stuck) if (until < performance.now()) this.#stuck.delete(halfId)
@@ -227,7 +229,8 @@ export class CheckQueue {
     try {
       this.#end(held, await takeTurn(turn, this.#surroundings(held)))
     } catch (error) {
-      this.#storeDown(error as Error)
+      // Whether the store is down, the next look will tell; it may be that somebody just decides this one.
+      this.#parts.ledger.warn(held.half.transactionId, `it could not be settled now: ${textOf(error)}`)
       this.#later(held, TROUBLE_MS * (1 + Math.random()))
     }
   }

@@ -3,10 +3,11 @@
  *
  * Promises: each decision is one statement on one row, so that of two deciders the first wins; `decideIn` writes it in the
  * caller's own transaction, so that local work in that database and the decision are one: until that transaction ends, every
- * other decider waits for it (at most `lockTimeoutMs`, then `StoreUnavailable`, and asks again later).
+ * other decider waits for it (at most `lockTimeoutMs`, then `StoreUnavailable`, and asks again later); every call ends.
  * Records are removed some time after the retention, a few at a time and in passing.
  * Does NOT promise anything about a client that is lent: no BEGIN, COMMIT or ROLLBACK is sent to it.
  */
+import { within } from '../deadline.ts'
 import { ConnectionRefused, InvalidOption, StoreUnavailable } from '../errors.ts'
 import { checkOptions, given, having, integer, needed } from '../options.ts'
 import { isOutsideTransaction, type LentClient, runOn, type SqlPool, type SqlRow } from '../sql/client.ts'
@@ -24,13 +25,18 @@ export interface PostgresDecisionStoreOptions {
   readonly schema?: string
   /** How long a decision waits for an open transaction that has decided the same, ms. Default 2,000. */
   readonly lockTimeoutMs?: number
+  /** How long a statement may take, a connection of the pool included, before the answer is `StoreUnavailable`, ms. Default 5,000. */
+  readonly commandTimeoutMs?: number
 }
 
 const RULES = {
   pool: needed(having("a pool with query() and connect(), such as pg's", 'query', 'connect')),
   schema: schemaName,
   lockTimeoutMs: integer(1, 60_000),
+  commandTimeoutMs: integer(1),
 }
+
+const DEFAULTS = { schema: DEFAULT_SCHEMA, lockTimeoutMs: 2_000, commandTimeoutMs: 5_000 } as const
 
 /** Expired records are removed at most so often, ms. */
 const SWEEP_EVERY_MS = 60_000
@@ -42,14 +48,20 @@ export class PostgresDecisionStore implements DecisionStore {
   readonly #pool: SqlPool
   readonly #schema: string
   readonly #lockTimeoutMs: number
+  readonly #commandTimeoutMs: number
   #sweptAt = Number.NEGATIVE_INFINITY
 
   constructor(options: PostgresDecisionStoreOptions) {
     checkOptions('PostgresDecisionStore', options, RULES)
-    const { pool, schema, lockTimeoutMs } = { schema: DEFAULT_SCHEMA, lockTimeoutMs: 2_000, ...given(options) }
+    const { pool, schema, lockTimeoutMs, commandTimeoutMs } = { ...DEFAULTS, ...given(options) }
+    if (lockTimeoutMs >= commandTimeoutMs)
+      throw new InvalidOption(
+        `PostgresDecisionStore: expected lockTimeoutMs (${lockTimeoutMs}) to be less than commandTimeoutMs (${commandTimeoutMs}): who waits for a lock could not be told why`,
+      )
     this.#pool = pool
     this.#schema = schema
     this.#lockTimeoutMs = lockTimeoutMs
+    this.#commandTimeoutMs = commandTimeoutMs
   }
 
   async decide(scope: DecisionScope, transactionId: string, decision: Decision, by: Decider): Promise<DecisionView> {
@@ -112,7 +124,8 @@ export class PostgresDecisionStore implements DecisionStore {
 
   async #run(sql: string, parameters: unknown[]): Promise<readonly SqlRow[]> {
     try {
-      return await runOn(this.#pool, inSchema(this.#schema, sql), parameters)
+      const ran = runOn(this.#pool, inSchema(this.#schema, sql), parameters)
+      return await within(ran, this.#commandTimeoutMs, () => late(this.#commandTimeoutMs))
     } catch (error) {
       const explained = explainSql(error, `using the decisions in schema "${this.#schema}"`)
       const passing = isPassing(error) || explained instanceof ConnectionRefused
@@ -126,6 +139,10 @@ export class PostgresDecisionStore implements DecisionStore {
     this.#sweptAt = performance.now()
     this.#run(SWEEP, [SWEPT]).catch(() => {})
   }
+}
+
+function late(ms: number): StoreUnavailable {
+  return new StoreUnavailable(`Postgres did not answer within ${ms} ms; the statement may still be executed`)
 }
 
 function viewOf(row: SqlRow | undefined): DecisionView {

@@ -24,6 +24,7 @@ export interface RedisDecisionStoreOptions {
 }
 
 const RULES: Rules = { commandTimeoutMs: integer(1), connectTimeoutMs: integer(1), prefix: maybeEmptyText() }
+const DECISIONS = { name: 'decision', whileDown: 'Nothing is decided or sent by check-back until it can.' }
 /** So many keys at most in one script call: Redis does nothing else meanwhile. */
 const BATCH_MAX = 512
 
@@ -40,7 +41,7 @@ export class RedisDecisionStore implements DecisionStore {
     checkOptions('RedisDecisionStore', options, RULES)
     const { commandTimeoutMs = 1_000, connectTimeoutMs = 5_000, prefix = 'surehop' } = options
     this.#prefix = prefix
-    this.#link = new RedisLink(redis, { commandTimeoutMs, connectTimeoutMs })
+    this.#link = new RedisLink(redis, { commandTimeoutMs, connectTimeoutMs, purpose: DECISIONS })
   }
 
   async decide(scope: DecisionScope, transactionId: string, decision: Decision, by: Decider): Promise<DecisionView> {

@@ -71,7 +71,7 @@ describe('PostgresDecisionStore', () => {
   before(async () => {
     schema = await freshSchema()
     await migrate(schema.pool, { schema: schema.name })
-    store = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name, lockTimeoutMs: 300 })
+    store = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name })
     client = new Client(schema.url)
     await client.connect()
   })
@@ -103,9 +103,15 @@ describe('PostgresDecisionStore', () => {
     const scope = freshScope()
     await client.query('BEGIN')
     await store.decideIn(client, scope, { transactionId: 't', decision: 'committed' })
-    const refused = await caught(store.decide(scope, 't', 'rolled-back', 'check'))
+    const hasty = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name, lockTimeoutMs: 200 })
+    const refused = await caught(hasty.decide(scope, 't', 'rolled-back', 'check'))
     expect(refused, 'waits no longer than lockTimeoutMs').to.be.instanceOf(StoreUnavailable)
-    const patient = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name, lockTimeoutMs: 10_000 })
+    const patient = new PostgresDecisionStore({
+      pool: schema.pool,
+      schema: schema.name,
+      lockTimeoutMs: 10_000,
+      commandTimeoutMs: 20_000,
+    })
     const later = patient.decide(scope, 't', 'rolled-back', 'check')
     await eventually(async () => {
       const { rows } = await client.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
@@ -137,6 +143,13 @@ describe('PostgresDecisionStore', () => {
       const error = await caught(store.decideIn(outside, freshScope(), { transactionId: 't', decision: 'committed' }))
       expect(error).to.have.property('code', 'INVALID_OPTION')
     }
+  })
+
+  it('ends every call, also when the database does not answer', async () => {
+    const mute = { query: () => new Promise<never>(() => {}), connect: () => new Promise<never>(() => {}) }
+    const lost = new PostgresDecisionStore({ pool: mute, lockTimeoutMs: 20, commandTimeoutMs: 50 })
+    expect(await caught(lost.decide(freshScope(), 't', 'committed', 'service'))).to.be.instanceOf(StoreUnavailable)
+    expect(await caught(lost.look(freshScope(), ['t']))).to.be.instanceOf(StoreUnavailable)
   })
 
   it('removes what has expired', async () => {
