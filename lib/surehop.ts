@@ -184,12 +184,13 @@ export class Surehop {
    * @throws InvalidOption, SchemaMismatch, DatabaseUnavailable, PermissionRefused, Closed; nothing is left open then
    */
   async relay(options: RelayOptions): Promise<Relay> {
-    this.#topology()
+    if (this.#closed) throw new Closed('this Surehop instance is closed')
     const relay = new Relay(options, {
       connection: this.#publish,
       delayRoute: (ms, exchange, key) => this.#topology().delayRoute(ms, exchange, key),
       forgetDelays: () => this.#declarer?.forget(),
       drainMs: this.#options.drainMs,
+      logger: this.#options.logger,
       onClosed: () => this.#relays.delete(relay),
     })
     this.#relays.add(relay)

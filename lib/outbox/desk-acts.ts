@@ -7,6 +7,7 @@
  * Promises: each batch is done in one transaction or not at all; the key of a row taken away goes on with its next row.
  * Does NOT promise that a row parked or dropped was not sent: a relay may have it in hand. The outcome says where that can be.
  */
+import { pause } from '../deadline.ts'
 import { inTransaction, type SqlClient, type SqlPool } from '../sql/client.ts'
 import { inSchema } from '../sql/schema.ts'
 import { DROP, LOCK, PARK, RETRY_HELD, RETRY_PARKED } from './desk-sql.ts'
@@ -61,22 +62,35 @@ export interface Batch {
   readonly force: boolean
 }
 
-/** Tries again where Postgres ended the transaction because of a deadlock. */
+/**
+ * Does it, and tries again where it was in the way of a relay or another desk.
+ * @throws what the database says, at last also that it took too long to get hold of the rows
+ */
 export async function act(pool: SqlPool, batch: Batch): Promise<DeskOutcome[]> {
-  for (let left = DEADLOCKS; ; left--) {
+  for (let left = YIELDS; ; left--) {
     try {
       return await inTransaction(pool, (client) => actIn(client, batch))
     } catch (error) {
-      if ((error as { code?: unknown }).code !== DEADLOCK || left === 0) throw error
+      if (!IN_THE_WAY.has((error as { code?: unknown }).code) || left === 0) throw error
+      await pause(Math.random() * YIELD_MS)
     }
   }
 }
 
-const DEADLOCK = '40P01'
-const DEADLOCKS = 5
+/** Deadlock detected; lock not available in time. */
+const IN_THE_WAY: ReadonlySet<unknown> = new Set(['40P01', '55P03'])
+const YIELDS = 50
+const YIELD_MS = 100
+
+/**
+ * Relays lock rows in the order in which they come to them. Where that makes a circle with a desk, it is the desk that gives way, before
+ * Postgres looks for circles (after 1 s) and perhaps ends the relay's statement.
+ */
+const YIELD_FIRST = "SET LOCAL lock_timeout = '200ms'"
 
 async function actIn(client: SqlClient, { schema, verb, rows, force }: Batch): Promise<DeskOutcome[]> {
   const run = (sql: string, positions: readonly string[]) => client.query(inSchema(schema, sql), [positions])
+  await client.query(YIELD_FIRST)
   const all = rows.map(({ position }) => position)
   const standings = new Map((await run(LOCK, all)).rows.map((row) => standingOf(row as Locked)))
   const outcomes = rows.map((row) => judged(verb, row, standings.get(row.position), force))

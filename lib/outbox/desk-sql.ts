@@ -1,9 +1,8 @@
 /**
  * The statements of the desk. They run on its own pool, so they may use what `pg` knows (arrays).
  *
- * Locks: rows are locked in the order of their positions, as relays do, so that neither waits for the other in a circle. Where a
- * key goes on to a row that was not known in advance that order may be missed; Postgres then ends one of the two, and the desk
- * tries once more.
+ * Locks: rows are locked in the order of their positions before anything is done to them. What relays do to rows comes in other
+ * orders: where the two make a circle the desk gives way and tries again (see `desk-acts.ts`).
  */
 import { COLUMNS } from './rows.ts'
 

@@ -26,6 +26,7 @@ import { within } from '../deadline.ts'
 import { Closed, DatabaseUnavailable } from '../errors.ts'
 import { newMessageId } from '../message.ts'
 import type { Events } from '../observability/events.ts'
+import type { Logger } from '../observability/log.ts'
 import { Publisher } from '../producer/publisher.ts'
 import { checkSchema } from '../sql/migrate.ts'
 import { explainSql } from '../sql/trouble.ts'
@@ -50,6 +51,8 @@ export interface RelayParts {
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
   readonly forgetDelays: () => void
   readonly drainMs: number
+  /** For what the outbox itself has to say. */
+  readonly logger: Logger | undefined
   readonly onClosed: () => void
 }
 
@@ -274,7 +277,9 @@ export class Relay {
 
   #watch(): void {
     const { outbox } = this.#options
+    const { logger } = this.#parts
     if (typeof outbox !== 'string') this.#unwatch.push(outbox.onAdded(() => this.#pace.hint()))
+    if (typeof outbox !== 'string' && logger) this.#unwatch.push(outbox.logTo(logger))
     this.#unwatch.push(this.#parts.connection.onChange(() => this.#brokerChanged()))
     this.#brokerChanged()
   }
