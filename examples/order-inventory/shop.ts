@@ -29,7 +29,7 @@ export interface ShopOptions {
 /** The trouble is made at set parts of the orders, so there must be some. */
 const FEW_ORDERS = 20
 /** How often it is looked what has happened, ms. */
-const TICK_MS = 150
+const TICK_MS = 200
 /** Nothing happening for so long means that something is wrong, ms. */
 const STUCK_AFTER_MS = 30_000
 

@@ -56,21 +56,20 @@ export class Trouble {
     const kill = (service: ServiceName) => () => this.#kill(service)
     this.#plan = [
       { from: 0.05, make: poison },
-      { from: 0.08, make: kill('inventory') },
-      { from: 0.13, make: kill('payments') },
-      { from: 0.18, make: kill('orders') },
+      { from: 0.1, make: kill('inventory') },
+      { from: 0.1, make: kill('payments') },
+      { from: 0.15, make: kill('orders') },
       { from: 0.25, make: poison },
       { from: 0.3, make: () => this.#outage() },
-      { from: 0.34, make: kill('inventory') },
-      { from: 0.38, make: kill('orders') },
+      { from: 0.4, make: kill('inventory') },
+      { from: 0.4, make: kill('orders') },
       { from: 0.45, make: () => this.#sendHandTyped() },
       { from: 0.5, make: poison },
-      { from: 0.55, make: kill('payments') },
-      { from: 0.6, make: kill('inventory') },
-      { from: 0.65, make: kill('orders') },
+      { from: 0.6, make: kill('payments') },
       { from: 0.75, make: poison },
+      { from: 0.8, make: kill('inventory') },
       { from: 0.8, make: kill('payments') },
-      { from: 0.85, make: kill('inventory') },
+      { from: 0.85, make: kill('orders') },
     ]
   }
 
