@@ -104,8 +104,12 @@ export class Reading {
   async #promote(): Promise<void> {
     if (this.#orphaned.size === 0) return
     const keys = [...this.#orphaned]
-    await this.#parts.table.promote(keys)
-    for (const key of keys) this.#orphaned.delete(key)
+    // Before the statement: a key that is named again while it is under way is seen to again.
+    this.#orphaned.clear()
+    await this.#parts.table.promote(keys).catch((error: unknown) => {
+      this.orphaned(keys)
+      throw error
+    })
     this.#heldAt = 0
   }
 }
