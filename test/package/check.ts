@@ -93,6 +93,7 @@ run(
   '--prefer-offline',
   tarball,
   '@types/node@20',
+  '@types/pg@8',
 )
 run('import', folder, process.execPath, '-e', "import('surehop').then((m) => { if (!m.connect) process.exit(1) })")
 run(
