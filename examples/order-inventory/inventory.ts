@@ -37,7 +37,7 @@ await runService('inventory', async ({ surehop, run, names, usual }) => {
       bind: [{ exchange: names.events, type: 'payment.declined' }],
       schema: PaymentDeclined,
     },
-    inbox.transactional({}, async ({ body: { orderId } }, { client }) => {
+    inbox.transactional(async ({ body: { orderId } }, { client }) => {
       await release(client, orderId)
       await client.query('INSERT INTO effects VALUES ($1, $2)', [orderId, 'released'])
     }),

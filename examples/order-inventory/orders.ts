@@ -30,7 +30,7 @@ await runService('orders', async ({ surehop, run, names, usual }) => {
       bind: ['payment.taken', 'payment.declined', 'stock.rejected'].map((type) => ({ exchange: names.events, type })),
       schema: Outcome,
     },
-    inbox.transactional({}, async ({ type, body }, { client }) => {
+    inbox.transactional(async ({ type, body }, { client }) => {
       await client.query('INSERT INTO endings VALUES ($1, $2)', [body.orderId, type])
     }),
   )
