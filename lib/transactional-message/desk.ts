@@ -3,14 +3,16 @@
  * them back with a verdict. The service's own instances take them up, and the service's own store decides: this desk writes no store.
  *
  * Promises: looking changes neither count nor order; a half message leaves the parked ones only when the broker has confirmed its
- * copy in the check queue; one at a time (a second inspector is told `ResourceBusy`).
+ * copy in the check queue; one at a time (a second inspector is told `ResourceBusy`, after 3 seconds: the service's own instances
+ * look in now and then).
  * Does NOT promise that a verdict wins: the first decision is final, and an instance says so by transaction.warning. Nor that
  * anything happens before an instance of the service runs.
  */
 import type { Connection } from '../connection/connection.ts'
 import { countOf, Reader } from '../dead-letter/reader.ts'
 import { userHeaders } from '../dead-letter/story.ts'
-import { TransactionUnknown, textOf } from '../errors.ts'
+import { pause } from '../deadline.ts'
+import { ResourceBusy, TransactionUnknown, textOf } from '../errors.ts'
 import { HEADER, type RawDelivery } from '../message.ts'
 import { checkOptions, flag, having, needed, oneOf } from '../options.ts'
 import type { Publisher } from '../producer/publisher.ts'
@@ -85,6 +87,9 @@ export interface TransactionsParts {
 
 const RULES = { decisions: having('a decision store such as RedisDecisionStore', 'look') }
 const PAGE = 100
+/** So long somebody else's look is waited for, ms. */
+const BUSY_MS = 3_000
+const BUSY_PAUSE_MS = 50
 const PUBLISH = { mandatory: true, deadlineMs: 30_000 } as const
 
 interface Parked {
@@ -163,12 +168,25 @@ export class Transactions {
   }
 
   async *#pages(): AsyncGenerator<Parked[]> {
-    const reader = await Reader.open(this.#parts.connection, parkedQueueOf(this.name))
+    const reader = await this.#reader()
     try {
       for (let some = await reader.nextMany(PAGE); some.length > 0; some = await reader.nextMany(PAGE))
         yield some.map(({ raw, ack }) => ({ raw, ...read(raw), ack }))
     } finally {
       await reader.close()
+    }
+  }
+
+  /** Instances look in now and then, for a moment each: that is waited for, an operator is not. */
+  async #reader(): Promise<Reader> {
+    const until = performance.now() + BUSY_MS
+    for (;;) {
+      try {
+        return await Reader.open(this.#parts.connection, parkedQueueOf(this.name))
+      } catch (error) {
+        if (!(error instanceof ResourceBusy) || performance.now() > until) throw error
+      }
+      await pause(BUSY_PAUSE_MS)
     }
   }
 
