@@ -54,7 +54,7 @@ export interface ConsumeOptions<Body = unknown> {
    * that take minutes keep it near `concurrency`, or the broker takes the message back after its consumer timeout (30 minutes).
    */
   readonly prefetch?: number
-  /** Where finished messages are remembered. Without it duplicates are handled again. */
+  /** Where finished messages are remembered. Without it duplicates are handled again. For exactly-once effects: `PostgresIdempotencyStore`, with `transactional()` around the handler. */
   readonly idempotency?: IdempotencyStore
   /** How long a finished message is remembered. Default 14 days, and never less than the retry span plus `replayWindowMs`. */
   readonly retentionMs?: number

@@ -3,7 +3,7 @@
  *
  * Promises: the whole contract of `IdempotencyStore`, at once and without I/O; records that have expired are dropped bit
  * by bit as the store is used.
- * Does NOT promise: anything after a restart, or between two processes. For those, use `RedisIdempotencyStore`.
+ * Does NOT promise: anything after a restart, or between two processes. For those, use `RedisIdempotencyStore` or `PostgresIdempotencyStore`.
  */
 
 import { Closed } from '../errors.ts'

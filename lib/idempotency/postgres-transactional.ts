@@ -82,10 +82,10 @@ export interface TransactionalHandlerOptions extends CommonOptions {
 
 /** Options of `inbox.transactional()` with a query tool of your own. */
 export interface TransactionalHandlerToolOptions<Tx> extends CommonOptions {
+  /** How to run a statement with `$1`-style parameters in it. Give it first, and say the type of `tx`: the handler's `client` has it from here. */
+  readonly query: (tx: Tx) => SqlFunction
   /** Runs `work` once in a transaction of your tool, commits when it resolves and rolls back when it rejects: `(work) => db.transaction(work)`. */
   readonly transaction: (work: (tx: Tx) => Promise<void>) => PromiseLike<unknown>
-  /** How to run a statement with `$1`-style parameters in it. */
-  readonly query: (tx: Tx) => SqlFunction
 }
 
 /** Which inbox. */
