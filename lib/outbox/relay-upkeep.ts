@@ -86,7 +86,7 @@ export class Upkeep {
     this.#tasks = [
       this.#repair,
       { everyMs: MINUTE_MS, dueAt: now, run: () => this.#lookForStrangers() },
-      { everyMs: sweepMs, dueAt: now + sweepMs, run: () => this.#sweep() },
+      { everyMs: sweepMs, dueAt: now, run: () => this.#sweep() },
       { everyMs: backlogEveryMs, dueAt: now + backlogEveryMs, run: () => this.#backlog() },
     ]
   }
