@@ -74,10 +74,11 @@ describe('the Postgres inbox, whatever the order of statements', function () {
       return { renew }
     }
 
-    /** What time would do, without waiting: all owners are silent for longer than their leases. */
-    silence() {
-      const sql = `UPDATE ${inbox.schema}.inbox_owners SET until = clock_timestamp() WHERE scope = $1`
-      return inbox.pool.query(sql, [this.scope.name])
+    /** What time would do, without waiting: in so many ms all owners have been silent for longer than their leases. */
+    silence(inMs = 0) {
+      const until = "clock_timestamp() + $2 * interval '1 millisecond'"
+      const sql = `UPDATE ${inbox.schema}.inbox_owners SET until = ${until} WHERE scope = $1`
+      return inbox.pool.query(sql, [this.scope.name, inMs])
     }
 
     async state(): Promise<string> {
@@ -145,6 +146,26 @@ describe('the Postgres inbox, whatever the order of statements', function () {
       expect(played.results).to.deep.equal(['held', 'leased'])
       return played
     }))
+
+  it('never has two owners that think they live when a lease runs out while its owner renews', async () => {
+    const run = async (schedule: Schedule) => {
+      const stage = new Stage()
+      const a = await stage.holder('a')
+      const claim = async (pool: SqlPool) => (await stage.claim('b', pool)).status
+      // Time passes between two statements, wherever the order has it.
+      const time = async (pool: SqlPool) => {
+        const client = await pool.connect()
+        await client.query('SELECT pg_sleep(0.04)')
+        client.release()
+        return 'passed'
+      }
+      await stage.silence(30)
+      const { results } = await play<string>([a.renew, claim, time], schedule)
+      expect(results.slice(0, 2), `${schedule}`).not.to.deep.equal(['held', 'acquired'])
+    }
+    const orders = fc.array(fc.nat({ max: 2 }), { minLength: 10, maxLength: 12 })
+    await fc.assert(fc.asyncProperty(orders, run), { numRuns: 150, endOnFailure: true })
+  })
 
   it('lets an ending or a takeover win, never both', () =>
     explore(async (schedule) => {
