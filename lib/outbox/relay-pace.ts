@@ -5,7 +5,7 @@
  *
  * Promises: waits on one timer and ends early when woken; looks take at most a third of the time unless much is found.
  */
-import { pause } from '../deadline.ts'
+import { MAX_TIMER_MS } from '../deadline.ts'
 
 const FIRST_MS = 2
 /** Of the time a look took: the least pause after it. */
@@ -16,7 +16,7 @@ export class Pace {
   #nextMs = FIRST_MS
   #leastMs = 0
   #lookedAt = Number.NEGATIVE_INFINITY
-  #waking: AbortController | undefined
+  #ring: (() => void) | undefined
   #woken = false
   #restsUntil = Number.NEGATIVE_INFINITY
 
@@ -46,17 +46,27 @@ export class Pace {
   /** Ends the wait under way, or the next one. */
   wake(): void {
     this.#woken = true
-    this.#waking?.abort()
+    this.#ring?.()
   }
 
   /** Waits until that time of the monotonic clock, or until woken. */
   async until(at: number): Promise<void> {
-    this.#waking = new AbortController()
     this.#restsUntil = at
-    if (!this.#woken) await pause(Math.max(0, at - performance.now()), this.#waking.signal, true)
-    this.#waking = undefined
+    if (!this.#woken) await this.#rung(at - performance.now())
     this.#restsUntil = Number.NEGATIVE_INFINITY
     this.#woken = false
+  }
+
+  #rung(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer)
+        this.#ring = undefined
+        resolve()
+      }
+      const timer = setTimeout(done, Math.min(MAX_TIMER_MS, Math.max(0, ms))).unref()
+      this.#ring = done
+    })
   }
 }
 

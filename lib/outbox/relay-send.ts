@@ -103,6 +103,8 @@ export class Sender {
     return this.#parts.publisher.publish(message, {
       mandatory: true,
       deadlineMs: this.#parts.deadlineMs,
+      // One that was repeated by the publisher would keep its place in the window, and a full queue would hold up all others.
+      failsOnNack: true,
     })
   }
 

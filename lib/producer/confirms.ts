@@ -32,6 +32,8 @@ export interface Pending extends Placed {
   /** How often it was handed to a channel. */
   sends: number
   phase: Phase
+  /** A nack ends it, instead of being followed by another send. */
+  readonly failsOnNack: boolean
   /** A send ended without an answer: the message may be stored. */
   inDoubt: boolean
   nacked: boolean
@@ -65,10 +67,10 @@ let published = 0
 
 /** A publish that has not begun. */
 export function newPending(
-  of: Pick<Pending, 'message' | 'mandatory' | 'startedAt' | 'deadlineAt'>,
+  of: Pick<Pending, 'message' | 'mandatory' | 'startedAt' | 'deadlineAt'> & { readonly failsOnNack?: boolean },
   settle: (end: PublishEnd, pending: Pending) => void,
 ): Pending {
-  const { message, mandatory, startedAt, deadlineAt } = of
+  const { message, mandatory, startedAt, deadlineAt, failsOnNack = false } = of
   const pending: Pending = {
     message,
     mandatory,
@@ -78,6 +80,7 @@ export function newPending(
     seq: ++published,
     sends: 0,
     phase: 'new',
+    failsOnNack,
     inDoubt: false,
     nacked: false,
     returned: undefined,

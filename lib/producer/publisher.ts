@@ -33,6 +33,8 @@ export interface SendOptions {
   /** Milliseconds from now. */
   readonly deadlineMs: number
   readonly signal?: AbortSignal | undefined
+  /** A nack (a full queue) ends it at once, for a caller who tries again in his own time. Default: it is sent again until the deadline. */
+  readonly failsOnNack?: boolean
 }
 
 /** A confirmed and routed publish. */
@@ -64,6 +66,7 @@ const NACK_PAUSE_CAP_MS = 2_000
 const CHECK_PAUSE_MS = 250
 /** A refused exchange is not tried again for so long: each try costs the channel. */
 const REFUSED_MS = 5_000
+const NACKED = 'the broker refused it (nack); the queue may be full'
 /** Class and method of basic.publish in AMQP 0-9-1. */
 const BASIC_PUBLISH = { classId: 60, methodId: 40 }
 
@@ -159,9 +162,10 @@ export class Publisher {
     this.#tell()
   }
 
-  #enqueue(message: Encoded, { mandatory, deadlineMs, signal }: SendOptions, taken: Taken): Promise<Receipt> {
+  #enqueue(message: Encoded, options: SendOptions, taken: Taken): Promise<Receipt> {
+    const { mandatory, deadlineMs, signal, failsOnNack = false } = options
     return new Promise((resolve, reject) => {
-      const of = { message, mandatory, startedAt: taken.at, deadlineAt: taken.at + deadlineMs }
+      const of = { message, mandatory, startedAt: taken.at, deadlineAt: taken.at + deadlineMs, failsOnNack }
       const pending = newPending(of, (end, own) => this.#settled(own, end, resolve, reject))
       const refusal = this.#refusal(pending, taken.late, signal)
       if (refusal) return pending.settle(refusal)
@@ -256,7 +260,8 @@ export class Publisher {
   #answered(pending: Pending, error: Error | null): void {
     const answer = error === null ? 'ack' : error.message === 'message nacked' ? 'nack' : 'lost'
     const again = this.#confirms.answered(pending, answer)
-    if (again) this.#resend(pending, answer)
+    if (again && answer === 'nack' && pending.failsOnNack) this.#confirms.giveUp(pending, NACKED, true)
+    else if (again) this.#resend(pending, answer)
     if (answer !== 'lost') this.#pump()
   }
 

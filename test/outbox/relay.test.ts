@@ -192,6 +192,17 @@ describe('a relay of the outbox', function () {
     expect(taken.bodies('a')).deep.equal([1, 2, 3, 4, 5])
   })
 
+  it('sends other rows while hundreds go to a queue that is full', async () => {
+    const full = await r.queue({ 'x-max-length': 1, 'x-overflow': 'reject-publish' })
+    const arrivals = await r.arrivals(queue)
+    await r.relay({ windowMessages: 50, pollMs: 20 }, surehop)
+    const held = r.record('outbox.held')
+    await r.add(...Array.from({ length: 400 }, (_, n) => ({ queue: full, key: `full${n}`, body: n })))
+    await eventually(() => expect(held.length).greaterThan(100))
+    await r.add(...Array.from({ length: 100 }, (_, n) => ({ queue, key: `k${n}`, body: n })))
+    await arrivals.count(100, 10_000)
+  })
+
   it('keeps rows that were sent for keepSentMs, and no longer', async () => {
     const arrivals = await r.arrivals(queue)
     const relay = await r.relay({ keepSentMs: 60_000 }, surehop)
