@@ -1,4 +1,4 @@
-// Spreads kills over the steps of one kind of process: first where nobody was killed yet, then in the second transaction, and so on.
+// Spreads kills over the steps of one kind of process: first where nobody was killed yet, then in later transactions.
 //
 // Promises: every step that any process of the kind has reached gets its turn, also one that was only seen after a death; the order is
 // that of the seed. A step that was waited for in vain so often is left alone.
@@ -47,7 +47,8 @@ export class Campaign {
     if (!chosen) return { step: ANY, nth: 1 }
     const [step, { kills, most }] = chosen
     this.#underWay.set(step, (this.#underWay.get(step) ?? 0) + 1)
-    return { step, nth: 1 + (kills % Math.min(most, LATEST)) }
+    const later = Math.min(most, LATEST) - 1
+    return { step, nth: kills === 0 || later < 1 ? 1 : 2 + Math.floor(this.#random() * later) }
   }
 
   /** What a process left behind, and what it was to die of. */

@@ -50,13 +50,13 @@ const ASKED = new Set(['decide', 'look', 'published', 'checked'])
 
 type Sender = Awaited<ReturnType<Surehop['transactional']>>
 
-/** Every third says three things, every fifth is declined; some by `run`, some step by step. */
+/** The first and every third say three things, every fifth is declined; some by `run`, some step by step. */
 async function transaction(
   n: number,
   { place, steps, sender }: { readonly place: Place; readonly steps: Steps; readonly sender: Sender },
 ): Promise<void> {
   const transactionId = `h${v7()}`
-  const size = n % 3 === 2 ? 3 : 1
+  const size = n % 3 === 0 ? 3 : 1
   const messages = Array.from({ length: size }, (_, i) => ({
     exchange: place.events,
     type: 'card.charged',

@@ -10,7 +10,11 @@ function sound(): {
 } & Books {
   const once = () => new Map(IDS.map((id) => [id, 1]))
   const outputs = new Map(IDS.map((id) => [id, new Map([[`of-${id}`, 1]])]))
-  return { committed: new Set(IDS), arrived: once(), effects: once(), outputs } as never
+  const keys = new Map([
+    ['a', IDS.slice(0, 10)],
+    ['b', IDS.slice(10, 20)],
+  ])
+  return { committed: new Set(IDS), keys, arrived: once(), effects: once(), outputs } as never
 }
 
 /** Changes sound books, and gives what is then found beside nothing. */
@@ -39,6 +43,18 @@ describe('scenario: reconciliation of kills', () => {
       for (const book of [arrived, effects, outputs]) for (const id of ['m3', 'm40']) book.delete(id)
     })
     expect(planted).to.deep.equal({ lost: ['m3', 'm40'] })
+  })
+
+  it('finds what another one of its key has overtaken, and only within a key', () => {
+    const last = (...ids: string[]) =>
+      found(({ arrived }) => {
+        for (const id of ids) {
+          arrived.delete(id)
+          arrived.set(id, 1)
+        }
+      })
+    expect(last('m4', 'm2')).to.deep.equal({ overtaken: ['m4', 'm2'] })
+    expect(last('m9', 'm19', 'm30')).to.deep.equal({})
   })
 
   it('finds what arrived and was never committed, and its effect', () => {

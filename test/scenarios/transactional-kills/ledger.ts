@@ -10,7 +10,9 @@ export type Tally = ReadonlyMap<string, number>
 export interface Books {
   /** Ids of the messages of committed transactions: read from what the business wrote, the truth. */
   readonly committed: ReadonlySet<string>
-  /** What came out of the first leg, as a witness saw it that remembers all copies. */
+  /** Those with a key, by key, in the order of their commits. */
+  readonly keys: ReadonlyMap<string, readonly string[]>
+  /** What came out of the first leg, as a witness saw it that remembers all copies; in the order of first arrivals. */
   readonly arrived: Tally
   /** Message id -> how many effects it had. */
   readonly effects: Tally
@@ -25,6 +27,8 @@ export interface Verdict {
   readonly lost: readonly string[]
   /** Arrived, and never committed. */
   readonly phantom: readonly string[]
+  /** Arrived after another one of its key that was committed later. */
+  readonly overtaken: readonly string[]
   /** Arrived, and had no effect. */
   readonly undone: readonly string[]
   /** More than one effect. */
@@ -40,16 +44,18 @@ export interface Verdict {
 }
 
 /** The lists of a verdict that must be empty. */
-export const FAULTS = ['lost', 'phantom', 'undone', 'doubled', 'unfounded', 'unsaid', 'saidTwice'] as const
+export const FAULTS = ['lost', 'phantom', 'overtaken', 'undone', 'doubled', 'unfounded', 'unsaid', 'saidTwice'] as const
 
 /** Compares everything with everything. */
-export function reconcile({ committed, arrived, effects, outputs }: Books): Verdict {
+export function reconcile({ committed, keys, arrived, effects, outputs }: Books): Verdict {
   const [came, acted, spoke] = [[...arrived.keys()], [...effects.keys()], [...outputs.keys()]]
   const ids = [...committed]
+  const places = new Map(came.map((id, place) => [id, place]))
   return {
     messages: committed.size,
     lost: ids.filter((id) => !arrived.has(id)),
     phantom: came.filter((id) => !committed.has(id)),
+    overtaken: [...keys.values()].flatMap((inOrder) => overtakenIn(inOrder, places)),
     undone: ids.filter((id) => arrived.has(id) && !effects.has(id)),
     doubled: acted.filter((id) => effects.get(id)! > 1),
     unfounded: acted.filter((id) => !committed.has(id)),
@@ -60,10 +66,11 @@ export function reconcile({ committed, arrived, effects, outputs }: Books): Verd
 }
 
 /** Only what concerns the ids that pass. */
-export function bookOf({ committed, arrived, effects, outputs }: Books, mine: (id: string) => boolean): Books {
+export function bookOf({ committed, keys, arrived, effects, outputs }: Books, mine: (id: string) => boolean): Books {
   const part = <V>(map: ReadonlyMap<string, V>) => new Map([...map].filter(([id]) => mine(id)))
   return {
     committed: new Set([...committed].filter(mine)),
+    keys: new Map([...keys].map(([key, ids]) => [key, ids.filter(mine)])),
     arrived: part(arrived),
     effects: part(effects),
     outputs: part(outputs),
@@ -73,6 +80,17 @@ export function bookOf({ committed, arrived, effects, outputs }: Books, mine: (i
 /** One more. */
 export function count(tally: Map<string, number>, id: string): void {
   tally.set(id, (tally.get(id) ?? 0) + 1)
+}
+
+/** From the last to the first: whoever came later than the earliest of those behind. */
+function overtakenIn(inOrder: readonly string[], places: ReadonlyMap<string, number>): string[] {
+  let earliest = Number.POSITIVE_INFINITY
+  return inOrder.toReversed().filter((id) => {
+    const place = places.get(id)
+    if (place === undefined || place > earliest) return place !== undefined
+    earliest = place
+    return false
+  })
 }
 
 function copiesIn(tally: Tally): number {

@@ -26,7 +26,8 @@ function textOf(sql: unknown): string {
   return typeof sql === 'string' ? sql : (sql as { readonly text: string }).text
 }
 
-const VERB = /\b(INSERT INTO|UPDATE|DELETE FROM|FROM|INTO)\s+(?:[a-z_0-9]+\.)?([a-z_]+)/g
+/** Not the FROM of `extract(epoch FROM ...)`. */
+const VERB = /(?<!epoch )\b(INSERT INTO|UPDATE|DELETE FROM|FROM)\s+(?:[a-z_0-9]+\.)?([a-z_]+)/g
 
 /** A name for people, the same in every run: verb, table, and three digits of the text, since some statements differ in their middle only. */
 export function statementName(sql: string): string {

@@ -1,7 +1,8 @@
 // What came of it, as a table for people: where was killed how often, and what was found missing or too much.
 
 import Table from 'cli-table3'
-import type { StepReport, TransactionalKillReport } from '../transactional-kills.ts'
+import type { TransactionalKillReport } from '../transactional-kills.ts'
+import type { StepReport } from './deaths.ts'
 import { FAULTS, type Verdict } from './ledger.ts'
 
 const STYLE = { style: { head: [], border: [], compact: true } }
@@ -20,6 +21,12 @@ function countsOf(verdict: Verdict): number[] {
   return [verdict.messages, ...FAULTS.map((fault) => verdict[fault].length), verdict.copies]
 }
 
+const PHASES = ['before', 'sent', 'arrived', 'after', 'at']
+
+function phaseOf({ step }: StepReport): number {
+  return PHASES.indexOf(step.split('|')[1]!)
+}
+
 /** The phases of one step in one row. */
 function rowsOf(steps: readonly StepReport[]): (readonly [string, string, number, string, number])[] {
   const groups = new Map<string, StepReport[]>()
@@ -30,7 +37,8 @@ function rowsOf(steps: readonly StepReport[]): (readonly [string, string, number
   const sum = (of: readonly number[]) => of.reduce((total, one) => total + one, 0)
   return [...groups].map(([key, reports]) => {
     const [role = '', what = ''] = key.split('|')
-    const where = reports.map(({ step, kills }) => `${step.split('|')[1]} ${kills}`).join(', ')
+    const inOrder = reports.toSorted((a, b) => phaseOf(a) - phaseOf(b))
+    const where = inOrder.map(({ step, kills }) => `${step.split('|')[1]} ${kills}`).join(', ')
     return [
       role,
       what,

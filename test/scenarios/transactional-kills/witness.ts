@@ -11,7 +11,8 @@ import type { Place } from './place.ts'
 
 /** Ours, beside Surehop's: no unique constraint on effects, which would hide what is to be counted. */
 const TABLES = `
-CREATE TABLE orders (id text PRIMARY KEY, messages integer NOT NULL);
+CREATE TABLE counters (place text PRIMARY KEY, orders integer NOT NULL DEFAULT 0);
+CREATE TABLE orders (id text PRIMARY KEY, messages integer NOT NULL, place text, number integer, key text);
 CREATE TABLE effects (message text NOT NULL);
 `
 
@@ -32,6 +33,7 @@ export async function openPlace(schema: Schema, folder: string): Promise<Place> 
     book: `${folder}/${charges}`,
   }
   writeFileSync(place.book, '')
+  await schema.pool.query('INSERT INTO counters (place) VALUES ($1)', [place.orders])
   await using surehop = await connectSurehop({ amqp: place.amqp, service: 'kills' })
   const exchanges = [place.events, place.told].map((name) => ({ name, type: 'topic' as const }))
   const bindings = [{ source: place.events, queue: place.work, routingKey: '#' }]
@@ -70,16 +72,17 @@ export class Witness {
 
   /** As it stands now. */
   async books(): Promise<Books> {
-    const { rows: orders } = await this.#schema.pool.query('SELECT id, messages FROM orders')
+    const { rows: orders } = await this.#schema.pool.query(
+      'SELECT id, messages, place, key FROM orders ORDER BY number',
+    )
     const { rows: effects } = await this.#schema.pool.query(
       'SELECT message, count(*)::int AS times FROM effects GROUP BY 1',
     )
     const charges = this.#places.flatMap(({ book }) => chargesIn(readFileSync(book, 'utf8')))
-    const committed = [...orders.map(({ id, messages }) => ({ id, messages })), ...charges]
+    const committed: Transaction[] = [...orders, ...charges]
     return {
-      committed: new Set(
-        committed.flatMap(({ id, messages }) => Array.from({ length: messages }, (_, i) => `${id}.${i}`)),
-      ),
+      committed: new Set(committed.flatMap(idsOf)),
+      keys: keysOf(orders),
       arrived: this.arrived,
       effects: new Map(effects.map(({ message, times }) => [message, times])),
       outputs: this.outputs,
@@ -145,8 +148,28 @@ export class Witness {
   }
 }
 
+interface Transaction {
+  readonly id: string
+  readonly messages: number
+}
+
+function idsOf({ id, messages }: Transaction): string[] {
+  return Array.from({ length: messages }, (_, i) => `${id}.${i}`)
+}
+
+/** Keys of one place are not those of another. */
+function keysOf(orders: readonly (Transaction & { readonly place: string; readonly key: string | null })[]) {
+  const keys = new Map<string, string[]>()
+  for (const order of orders) {
+    if (order.key === null) continue
+    const name = `${order.place} ${order.key}`
+    keys.set(name, [...(keys.get(name) ?? []), ...idsOf(order)])
+  }
+  return keys
+}
+
 /** Of two lines of one transaction the first counts: see half.ts. */
-function chargesIn(lines: string): { readonly id: string; readonly messages: number }[] {
+function chargesIn(lines: string): Transaction[] {
   const first = new Map<string, number>()
   for (const line of lines.split('\n')) {
     const [id = '', word, messages] = line.split(' ')

@@ -36,21 +36,32 @@ interface Around {
   readonly place: Place
 }
 
-/** Every third says three things, every fifth is taken back, every second has a key. */
+/** The first and every third say three things, every fifth is taken back, every second has a key. */
 async function transaction(n: number, { pool, outbox, place }: Around): Promise<void> {
   const id = `w${v7()}`
-  const size = n % 3 === 2 ? 3 : 1
-  const key = n % 2 === 0 ? { key: `key-${n % 8}` } : {}
+  const size = n % 3 === 0 ? 3 : 1
+  const key = n % 2 === 0 ? `key-${n % 8}` : undefined
+  const client = await pool.connect()
+  await client.query('BEGIN')
+  // Each waits for the one before to end, also for a dead one's: the numbers are in the order of the commits.
+  const { rows } = await client.query('UPDATE counters SET orders = orders + 1 WHERE place = $1 RETURNING orders', [
+    place.orders,
+  ])
+  const [{ orders }] = rows as [{ orders: number }]
+  await client.query('INSERT INTO orders (id, messages, place, number, key) VALUES ($1, $2, $3, $4, $5)', [
+    id,
+    size,
+    place.orders,
+    orders,
+    key ?? null,
+  ])
   const messages = Array.from({ length: size }, (_, i) => ({
     exchange: place.events,
     type: 'order.placed',
     messageId: `${id}.${i}`,
     body: { order: id },
-    ...key,
+    ...(key ? { key } : {}),
   }))
-  const client = await pool.connect()
-  await client.query('BEGIN')
-  await client.query('INSERT INTO orders (id, messages) VALUES ($1, $2)', [id, size])
   await outbox.add(messages, client)
   await client.query(n % 5 === 4 ? 'ROLLBACK' : 'COMMIT')
   client.release()
