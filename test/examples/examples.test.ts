@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { connect } from 'amqplib'
 import { expect } from 'chai'
 import { startChild } from '../support/child.ts'
 import { within } from '../support/eventually.ts'
@@ -19,11 +20,19 @@ const FILES = [
 ]
 
 /** Runs one to its end and gives what it printed. */
-async function run(file: string): Promise<string> {
-  await using child = startChild(pathOf(file), { args: [uniqueQueue('example')] })
+async function run(file: string, queue = uniqueQueue('example')): Promise<string> {
+  await using child = startChild(pathOf(file), { args: [queue] })
   const { code } = await within(child.ended, { what: `the end of ${file}`, withinMs: 18_000 })
   expect(code, child.output).to.equal(0)
   return child.output
+}
+
+/** The queues of its half messages, which `uniqueQueue` does not know of. */
+async function deleteHalves(name: string): Promise<void> {
+  const connection = await connect(process.env['AMQP_URL'] as string)
+  const channel = await connection.createChannel()
+  for (const end of ['half', 'half.check', 'half.parked']) await channel.deleteQueue(`${name}.${end}`)
+  await connection.close()
 }
 
 function pathOf(file: string): string {
@@ -87,7 +96,8 @@ describe('short examples', () => {
   })
 
   it('08: a message whose process never came to its commit is sent, one whose work failed is not', async () => {
-    const output = await run('08-half-message.ts')
+    const queue = uniqueQueue('example')
+    const output = await run('08-half-message.ts', queue).finally(() => deleteHalves(queue))
     expect(output).to.include('refused').and.include('checked back: 700 was charged')
     expect(output.match(/^told: \d+$/gm)).to.deep.equal(['told: 4990', 'told: 700'])
   })
