@@ -1,6 +1,6 @@
 /**
  * Everything that goes wrong, at set points of the progress: poison from a foreign client, a bank outage, and kill -9 of each service
- * in the middle of its work: of orders and inventory while a transaction is open, of payments right after a charge.
+ * in the middle of its work: of orders and inventory while handlers run, of payments right after a charge.
  */
 import { watch } from 'node:fs'
 import { rm, writeFile } from 'node:fs/promises'
