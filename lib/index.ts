@@ -84,6 +84,8 @@ export type {
   FullParkedMessage,
   ParkedMessage,
   ParkedTransaction,
+  SendManyOptions,
+  SentMany,
   TransactionCounts,
   Transactions,
   TransactionsOptions,

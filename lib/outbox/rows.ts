@@ -92,7 +92,7 @@ export function fullRowOf(row: SqlRow): FullOutboxRow {
 }
 
 /** Values that were given their AMQP type, as they were given. */
-function plain(value: unknown): unknown {
+export function plain(value: unknown): unknown {
   if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value
   if (Array.isArray(value)) return value.map(plain)
   const { '!': type, value: inner } = value as { '!'?: unknown; value?: unknown }

@@ -15,6 +15,7 @@ import { pause } from '../deadline.ts'
 import { ResourceBusy, TransactionUnknown, textOf } from '../errors.ts'
 import { HEADER, type RawDelivery } from '../message.ts'
 import { checkOptions, flag, having, needed, oneOf } from '../options.ts'
+import { plain } from '../outbox/rows.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { Verdict } from './check-back.ts'
 import { type Decision, type DecisionStore, type DecisionView, UNDECIDED } from './decisions.ts'
@@ -79,12 +80,29 @@ export interface TransactionCounts {
   readonly parked: number
 }
 
+/** Options of `sendMany()`. */
+export interface SendManyOptions {
+  /** Ends it early: what is at hand is still sent, the others stay parked. */
+  readonly signal?: AbortSignal
+  /** Told of every half message that was sent back. */
+  readonly onSent?: (transactionId: string) => void
+}
+
+/** How `sendMany()` ended. */
+export interface SentMany {
+  /** Half messages sent back; normally one for each transaction. */
+  readonly sent: number
+  /** Ids that were not sent: nothing parked has them, it cannot be read, or `signal` fired before. */
+  readonly unsent: readonly string[]
+}
+
 /** What the front door lends. */
 export interface TransactionsParts {
   readonly connection: Connection
   readonly publisher: Publisher
 }
 
+const VERDICT = needed(oneOf('commit', 'rollback', 'check'))
 const RULES = { decisions: having('a decision store such as RedisDecisionStore', 'look') }
 const PAGE = 100
 /** So long somebody else's look is waited for, ms. */
@@ -148,15 +166,41 @@ export class Transactions {
    * @throws TransactionUnknown when no parked one has this id; PublishFailed: it stays parked; see `list`
    */
   async send(transactionId: string, verdict: Verdict): Promise<number> {
-    checkOptions('send()', { verdict }, { verdict: needed(oneOf('commit', 'rollback', 'check')) })
+    checkOptions('send()', { verdict }, { verdict: VERDICT })
     let sent = 0
-    await this.#each(transactionId, async ({ raw, unreadable, ack }) => {
-      if (unreadable) throw this.#unknown(transactionId, ` (${unreadable})`)
-      await this.#parts.publisher.publish(backToCheck(raw, this.name, verdict), PUBLISH)
-      ack()
+    await this.#each(transactionId, async (parked) => {
+      if (parked.unreadable) throw this.#unknown(transactionId, ` (${parked.unreadable})`)
+      await this.#sendBack(parked, verdict)
       sent++
     })
     return sent
+  }
+
+  /**
+   * Sends many back with one verdict, in one pass over the parked ones. An id that nothing parked has hinders no other.
+   * @throws PublishFailed: what was told by `onSent` is sent, the others stay parked; see `list`
+   */
+  async sendMany(
+    transactionIds: Iterable<string>,
+    verdict: Verdict,
+    { signal, onSent }: SendManyOptions = {},
+  ): Promise<SentMany> {
+    checkOptions('sendMany()', { verdict }, { verdict: VERDICT })
+    const wanted = new Set(transactionIds)
+    const done = new Set<string>()
+    let sent = 0
+    const one = async (parked: Parked) => {
+      await this.#sendBack(parked, verdict)
+      sent++
+      done.add(parked.half.transactionId)
+      onSent?.(parked.half.transactionId)
+    }
+    for await (const page of this.#pages()) {
+      if (signal?.aborted) break
+      const meant = page.filter(({ half, unreadable }) => !unreadable && wanted.has(half.transactionId))
+      await allOf(meant.map(one))
+    }
+    return { sent, unsent: [...wanted].filter((id) => !done.has(id)) }
   }
 
   /** @throws ResourceMissing for a name that no service has used yet; NotConnected */
@@ -165,6 +209,12 @@ export class Transactions {
     const queues = [halfQueueOf(this.name), checkQueueOf(this.name), parkedQueueOf(this.name)]
     const [waiting = 0, undecided = 0, parked = 0] = await Promise.all(queues.map((q) => countOf(connection, q)))
     return { waiting, undecided, parked }
+  }
+
+  /** The copy is confirmed before the original goes. */
+  async #sendBack({ raw, ack }: Parked, verdict: Verdict): Promise<void> {
+    await this.#parts.publisher.publish(backToCheck(raw, this.name, verdict), PUBLISH)
+    ack()
   }
 
   async *#pages(): AsyncGenerator<Parked[]> {
@@ -218,6 +268,13 @@ export class Transactions {
   }
 }
 
+/** Waits for all of them to end before it tells of the first that failed: none may go on behind a closed reader. */
+async function allOf(tasks: readonly Promise<void>[]): Promise<void> {
+  const ends = await Promise.allSettled(tasks)
+  const failed = ends.find((end) => end.status === 'rejected')
+  if (failed) throw failed.reason
+}
+
 function read(raw: RawDelivery): { readonly half: HalfMessage; readonly unreadable: string | undefined } {
   try {
     return { half: decodeHalf(raw), unreadable: undefined }
@@ -257,5 +314,9 @@ function brief({ encoded, key, delayMs }: HalfItem): ParkedMessage {
 
 function full(item: HalfItem, withBody: boolean): FullParkedMessage {
   const { properties, content } = item.encoded
-  return { ...brief(item), headers: userHeaders(properties.headers), body: withBody ? Buffer.from(content) : undefined }
+  return {
+    ...brief(item),
+    headers: userHeaders(plain(properties.headers) as Record<string, unknown>),
+    body: withBody ? Buffer.from(content) : undefined,
+  }
 }
