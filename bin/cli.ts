@@ -9,6 +9,7 @@ import { doctorCommand } from './commands/doctor.ts'
 import { migrateCommand } from './commands/migrate.ts'
 import { outboxCommand } from './commands/outbox.ts'
 import { topologyCommand } from './commands/topology.ts'
+import { transactionsCommand } from './commands/transactions.ts'
 import { explained } from './explained.ts'
 
 const EXAMPLES = `
@@ -18,6 +19,7 @@ Examples:
   surehop dead replay orders --where error=TimeoutError --dry-run
   surehop doctor orders                                         is everything set up as it should be
   surehop outbox status                                         what waits to be sent, and who sends it
+  surehop transactions list payments                            half messages that nobody could decide
   surehop migrate                                               make or complete the tables in Postgres
 
 Connection: --amqp URL or AMQP_URL; --redis URL or REDIS_URL; --database URL or DATABASE_URL. Prefer the environment: a command line can be seen by others.
@@ -25,12 +27,13 @@ Exit codes: 0 done, 1 partly or not, 2 usage, 3 no connection, 130 interrupted.`
 
 function program(): Command {
   return new Command('surehop')
-    .description('Dead letters, outbox, topology, tables and health of Surehop services on RabbitMQ.')
+    .description('Dead letters, outbox, half messages, topology, tables and health of Surehop services on RabbitMQ.')
     .version((createRequire(import.meta.url)('surehop/package.json') as { version: string }).version)
     .addCommand(deadCommand())
     .addCommand(topologyCommand())
     .addCommand(doctorCommand())
     .addCommand(outboxCommand())
+    .addCommand(transactionsCommand())
     .addCommand(migrateCommand())
     .addHelpText('after', EXAMPLES)
     .showSuggestionAfterError()

@@ -15,13 +15,9 @@ import { withDatabase } from './database.ts'
 import { interruption } from './interruption.ts'
 import { Output } from './terminal.ts'
 
-/** Options of every command. */
-export interface ConnectionFlags {
+/** Options of every command that talks to the broker. */
+export interface BrokerFlags {
   readonly amqp?: string
-  readonly redis?: string
-  /** Schema of the Postgres inbox. */
-  readonly inbox?: string
-  readonly database?: string
   readonly ca?: string
   readonly cert?: string
   readonly key?: string
@@ -29,13 +25,25 @@ export interface ConnectionFlags {
   readonly json?: boolean
 }
 
-/** An open command. */
-export interface Session {
+/** Options of every command on a consumer's queue. */
+export interface ConnectionFlags extends BrokerFlags {
+  readonly redis?: string
+  /** Schema of the Postgres inbox. */
+  readonly inbox?: string
+  readonly database?: string
+}
+
+/** An open connection to the broker. */
+export interface BrokerSession {
   readonly output: Output
   readonly surehop: Surehop
-  readonly store: IdempotencyStore | undefined
   /** Fires at the first Ctrl-C, or when nobody reads the output. A second Ctrl-C ends at once. */
   readonly interrupted: AbortSignal
+}
+
+/** An open command on a consumer's queue. */
+export interface Session extends BrokerSession {
+  readonly store: IdempotencyStore | undefined
   letters(queue: string): DeadLetters
 }
 
@@ -43,11 +51,15 @@ export interface Session {
 export const EXIT = { done: 0, partly: 1, usage: 2, unreachable: 3, interrupted: 130 } as const
 
 export function connectionFlags(command: Command): Command {
-  return command
-    .option('--amqp <url>', 'broker, e.g. amqps://user:password@host/vhost (default: AMQP_URL)')
+  return brokerFlags(command)
     .option('--redis <url>', "the consumer's idempotency store (default: REDIS_URL, if set)")
     .option('--inbox <schema>', 'its idempotency store is the Postgres inbox in this schema, not Redis')
     .option('--database <url>', 'Postgres of --inbox (default: DATABASE_URL)')
+}
+
+export function brokerFlags(command: Command): Command {
+  return command
+    .option('--amqp <url>', 'broker, e.g. amqps://user:password@host/vhost (default: AMQP_URL)')
     .option('--ca <file>', 'certificate authority for amqps://, PEM')
     .option('--cert <file>', 'client certificate, PEM')
     .option('--key <file>', "the client certificate's key, PEM")
@@ -57,8 +69,25 @@ export function connectionFlags(command: Command): Command {
 
 const CONNECT_MS = 10_000
 
-/** Runs a command with an open connection; closes it whatever happens. */
-export async function withSession(flags: ConnectionFlags, run: (session: Session) => Promise<number>): Promise<number> {
+/** Runs a command on a consumer's queue with an open connection; closes it whatever happens. */
+export function withSession(flags: ConnectionFlags, run: (session: Session) => Promise<number>): Promise<number> {
+  return withBroker(flags, 'letters', (broker) =>
+    withStore(flags, (store) => {
+      const letters = (queue: string) => broker.surehop.deadLetters(queue, store ? { idempotency: store } : {})
+      return run({ ...broker, store, letters })
+    }),
+  )
+}
+
+/**
+ * Runs a command with an open connection; closes it whatever happens.
+ * @param of what is at hand when it is interrupted: `letters`
+ */
+export async function withBroker(
+  flags: BrokerFlags,
+  of: string,
+  run: (session: BrokerSession) => Promise<number>,
+): Promise<number> {
   const output = new Output(process.stdout, process.stderr)
   const amqp = flags.amqp ?? process.env['AMQP_URL']
   if (!amqp) throw new InvalidOption('expected the address of the broker: give --amqp URL or set AMQP_URL')
@@ -70,10 +99,7 @@ export async function withSession(flags: ConnectionFlags, run: (session: Session
     ...(flags.verbose ? { logger: pino({ level: 'debug' }, pino.destination({ fd: 2, sync: true })) } : {}),
   })
   try {
-    return await withStore(flags, (store) => {
-      const letters = (queue: string) => surehop.deadLetters(queue, store ? { idempotency: store } : {})
-      return run({ output, surehop, store, interrupted: interruption(output, 'letters'), letters })
-    })
+    return await run({ output, surehop, interrupted: interruption(output, of) })
   } finally {
     await surehop.close()
   }
@@ -90,7 +116,11 @@ async function withStore<T>(
   return redis ? closing(new RedisIdempotencyStore({ url: redis }), run) : run(undefined)
 }
 
-async function closing<T>(store: IdempotencyStore, run: (store: IdempotencyStore) => Promise<T>): Promise<T> {
+/** Runs something with a store; closes it whatever happens. */
+export async function closing<S extends { close(): Promise<void> }, T>(
+  store: S,
+  run: (store: S) => Promise<T>,
+): Promise<T> {
   try {
     return await run(store)
   } finally {
@@ -98,7 +128,7 @@ async function closing<T>(store: IdempotencyStore, run: (store: IdempotencyStore
   }
 }
 
-function tlsOf({ ca, cert, key }: ConnectionFlags): object {
+function tlsOf({ ca, cert, key }: BrokerFlags): object {
   const files = Object.entries({ ca, cert, key }).filter(([, file]) => file !== undefined)
   if (files.length === 0) return {}
   return { tls: Object.fromEntries(files.map(([name, file]) => [name, pem(name, file!)])) }

@@ -82,8 +82,8 @@ export function duration(seconds: number): string {
 
 /** The value of a header on one line. */
 export function headerText(value: unknown): string {
-  return typeof value === 'string'
-    ? value
+  return typeof value === 'string' || typeof value === 'bigint'
+    ? String(value)
     : (JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v)) ?? '')
 }
 

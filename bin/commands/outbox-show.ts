@@ -93,6 +93,6 @@ function facts(row: FullOutboxRow): [string, string | undefined][] {
 }
 
 /** JSON has no integers of 64 bits. */
-function plain(headers: object): unknown {
+export function plain(headers: object): unknown {
   return JSON.parse(JSON.stringify(headers, (_, value) => (typeof value === 'bigint' ? String(value) : value)))
 }
