@@ -81,6 +81,7 @@ export class Book<R extends BookRow> {
   #done: Entry<R>[] = []
   #bytes = 0
   #flying = 0
+  #letGo = 0
 
   constructor(bounds: BookBounds) {
     this.#bounds = bounds
@@ -93,6 +94,11 @@ export class Book<R extends BookRow> {
 
   get flying(): number {
     return this.#flying
+  }
+
+  /** How many rows were not taken, or let go of without being sent, so far: they are still in the table. */
+  get letGo(): number {
+    return this.#letGo
   }
 
   /** What is confirmed, and the table does not know of it. */
@@ -138,7 +144,9 @@ export class Book<R extends BookRow> {
   take(page: readonly R[], epochOf: (shard: number) => number | undefined): R[] {
     return page.filter((row) => {
       const epoch = epochOf(row.shard)
-      if (epoch === undefined || this.#hand.has(row.position)) return false
+      if (this.#hand.has(row.position)) return false
+      if (epoch === undefined) this.#letGo++
+      if (epoch === undefined) return false
       if (row.blocked) return true
       this.#add(row, epoch)
       return false
@@ -240,7 +248,10 @@ export class Book<R extends BookRow> {
 
   #add(row: R, epoch: number): void {
     const chain = this.#chainOf(row.key)
-    if (sizeOf(chain) >= this.#bounds.perKey) return
+    if (sizeOf(chain) >= this.#bounds.perKey) {
+      this.#letGo++
+      return
+    }
     const entry: Entry<R> = { row, epoch, chain, phase: 'waiting', stale: false }
     chain.waiting.push(entry)
     this.#hand.set(row.position, entry)
@@ -276,11 +287,13 @@ export class Book<R extends BookRow> {
     const { chain } = entry
     chain.waiting = chain.waiting.filter((other) => other !== entry)
     this.#drop(entry.row)
+    this.#letGo++
     if (chain.waiting.length === 0 && !chain.flying && chain.key !== undefined) this.#chains.delete(chain.key)
   }
 
   #forgetChain(chain: Chain<R>): void {
     for (const { row } of chain.waiting) this.#drop(row)
+    this.#letGo += chain.waiting.length
     chain.waiting = []
     this.#broken.delete(chain)
     if (chain.key !== undefined) this.#chains.delete(chain.key)

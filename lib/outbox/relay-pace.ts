@@ -3,13 +3,13 @@
  * nothing, at the latest after `pollMs`. Looking is the truth; hints only make it sooner, and they come before the commit they
  * tell of: so a hint begins a sequence of looks anew, 2, 4, 8, 16 ... ms apart.
  *
- * Promises: waits on one timer and ends early when woken; looks take at most a third of the time unless much is found.
+ * Promises: waits on one timer and ends early when woken; looks take at most half of the time unless much is found.
  */
 import { MAX_TIMER_MS } from '../deadline.ts'
 
 const FIRST_MS = 2
 /** Of the time a look took: the least pause after it. */
-const SHARE = 2
+const SHARE = 1
 
 export class Pace {
   readonly #pollMs: number

@@ -4,6 +4,7 @@
  * Promises: reads no more than there is room for, and not while there is little room, unless little by little is all there will be.
  */
 import type { Book } from './relay-book.ts'
+import { Floor } from './relay-floor.ts'
 import type { Pace } from './relay-pace.ts'
 import type { OutboxRow, RelayTable } from './relay-table.ts'
 import type { Shards } from './shards.ts'
@@ -33,6 +34,10 @@ export class Reading {
   #heldAt = 0
   /** Keys that held rows may be left of, and nobody tries. */
   readonly #orphaned = new Set<string>()
+  readonly #floor = new Floor()
+  /** As they were when the floor was last thought of. */
+  #shards = ''
+  #letGo = 0
 
   constructor(parts: ReadingParts) {
     this.#parts = parts
@@ -63,12 +68,23 @@ export class Reading {
     if (book.room.messages === 0 || book.room.bytes === 0) return
     const startedAt = performance.now()
     const reading = shards.reading
+    await this.#lift(reading)
     const held = startedAt >= this.#heldAt ? await this.#held(reading) : 0
     const { messages, bytes } = book.room
     const limit = Math.min(PAGE, messages)
     const ready = messages > 0 && bytes > 0 ? await this.#ready(reading, limit, bytes) : 0
     const found = ready >= limit / 2 ? 'much' : ready + held > 0 ? 'some' : 'nothing'
     pace.looked(performance.now() - startedAt, found)
+  }
+
+  /** Learns from where to look. What is let go of in the course of a look is below the floor of the next. */
+  async #lift(reading: readonly number[]): Promise<void> {
+    const { book, table } = this.#parts
+    const shards = reading.join()
+    if (shards !== this.#shards || book.letGo !== this.#letGo) this.#floor.reset()
+    this.#shards = shards
+    this.#letGo = book.letGo
+    if (this.#floor.isDue(performance.now())) this.#floor.asked(await table.horizon(), performance.now())
   }
 
   /** Rows that are tried again may take half of the room. */
@@ -86,10 +102,14 @@ export class Reading {
   async #ready(reading: readonly number[], messages: number, bytes: number): Promise<number> {
     const { book, table, shards, onRead } = this.#parts
     const { positions: hand, crowded } = book
-    const page = await table.ready({ shards: reading, hand, crowded, messages, bytes })
+    const after = this.#floor.position
+    const page = await table.ready({ shards: reading, hand, crowded, messages, bytes, after })
     const blocked = book.take(page, shards.epochOf)
     onRead()
     await this.#hold(blocked)
+    const cut = page.length >= messages || page.reduce((sum, row) => sum + row.bytes, 0) >= bytes
+    const nothingLeft = crowded.length === 0 && book.letGo === this.#letGo
+    if (nothingLeft) this.#floor.looked(cut ? BigInt(page.at(-1)?.position ?? 0) : undefined)
     return page.length
   }
 

@@ -14,6 +14,7 @@ import { inSchema } from '../sql/schema.ts'
 import { promoteHeads } from './heads.ts'
 import type { PackedColumns } from './packing.ts'
 import type { BookRow, Entry, Failure } from './relay-book.ts'
+import type { Horizon } from './relay-floor.ts'
 
 /** A row as a relay reads it. */
 export interface OutboxRow extends BookRow, PackedColumns {
@@ -34,6 +35,8 @@ export interface PageOf {
   readonly crowded: readonly string[]
   readonly messages: number
   readonly bytes: number
+  /** Look after this position. */
+  readonly after: bigint
 }
 
 /** Runs one statement; the relay gives it an end in time. */
@@ -50,9 +53,14 @@ const OUT = `o.position, o.shard, o.key, o.attempts, o.message_id, o.transaction
 /** Parameters as for the function. Blocked rows come without their body; a row that was removed meanwhile does not come. */
 const READY = `
 SELECT ${OUT}, p.blocked, CASE WHEN p.blocked THEN NULL ELSE o.body END AS body
-FROM {schema}.outbox_ready_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), CAST($4 AS jsonb), $5, $6) p
+FROM {schema}.outbox_ready_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), CAST($4 AS jsonb), $5, $6, CAST($7 AS bigint)) p
 JOIN {schema}.outbox o ON o.position = p.place
 ORDER BY o.position`
+
+/** Transaction ids in full, as numbers. */
+const HORIZON = `
+SELECT CAST(q.last_value AS text) AS last, CAST(pg_snapshot_xmin(s.now) AS text) AS oldest, CAST(pg_snapshot_xmax(s.now) AS text) AS next
+FROM {schema}.outbox_position q, (SELECT pg_current_snapshot() AS now) s`
 
 const DUE = `
 SELECT ${OUT}, false AS blocked, o.body
@@ -119,12 +127,18 @@ export class RelayTable {
     this.#keepSent = of.keepSent
   }
 
-  async ready({ shards, hand, crowded, messages, bytes }: PageOf): Promise<OutboxRow[]> {
-    const keys = JSON.stringify(crowded)
-    return rowsOf(await this.#ask(READY, [this.#name, listOf(shards), listOf(hand), keys, messages, bytes]), false)
+  async ready({ shards, hand, crowded, messages, bytes, after }: PageOf): Promise<OutboxRow[]> {
+    const lists = [listOf(shards), listOf(hand), JSON.stringify(crowded)]
+    return rowsOf(await this.#ask(READY, [this.#name, ...lists, messages, bytes, String(after)]), false)
   }
 
-  async due({ shards, hand, messages, bytes }: Omit<PageOf, 'crowded'>): Promise<OutboxRow[]> {
+  async horizon(): Promise<Horizon> {
+    const [row] = await this.#ask(HORIZON, [])
+    const number = (column: string) => BigInt(String(row?.[column]))
+    return { last: number('last'), oldest: number('oldest'), next: number('next') }
+  }
+
+  async due({ shards, hand, messages, bytes }: Omit<PageOf, 'crowded' | 'after'>): Promise<OutboxRow[]> {
     return rowsOf(await this.#ask(DUE, [this.#name, listOf(shards), listOf(hand), messages, bytes]), true)
   }
 

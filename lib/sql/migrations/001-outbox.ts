@@ -82,9 +82,9 @@ CREATE CONSTRAINT TRIGGER outbox_take_places AFTER INSERT ON {schema}.outbox
 -- What a relay reads, as functions because only these can bring planner settings of their own: after a quiet night the statistics
 -- say that nothing is ready, and to sort the whole table looks cheap to the planner just when a hundred thousand rows are.
 
--- $1 name, $2 shards, $3 positions in hand, $4 crowded keys (JSON), $5 rows, $6 bytes. Ready rows of these shards, not in hand and not of
--- these keys, lowest position first. Blocked: a held row of the same key, that is not in hand, goes before it.
-CREATE FUNCTION {schema}.outbox_ready_page(text, smallint[], bigint[], jsonb, integer, bigint)
+-- $1 name, $2 shards, $3 positions in hand, $4 crowded keys (JSON), $5 rows, $6 bytes, $7 after this position. Ready rows of these shards,
+-- not in hand and not of these keys, lowest position first. Blocked: a held row of the same key, that is not in hand, goes before it.
+CREATE FUNCTION {schema}.outbox_ready_page(text, smallint[], bigint[], jsonb, integer, bigint, bigint)
 RETURNS TABLE (place bigint, blocked boolean) LANGUAGE sql STABLE ROWS 500
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
   SELECT p.position, p.blocked
@@ -96,7 +96,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
       ) IS NOT NULL AS blocked
     FROM (
       SELECT r.position, r.key, octet_length(r.body) + octet_length(r.properties) AS size FROM {schema}.outbox r
-      WHERE r.name = $1 AND r.state = 'ready' AND r.shard = ANY ($2) AND r.position NOT IN (SELECT unnest($3))
+      WHERE r.name = $1 AND r.state = 'ready' AND r.position > $7 AND r.shard = ANY ($2) AND r.position NOT IN (SELECT unnest($3))
         AND (r.key IS NULL OR r.key NOT IN (SELECT jsonb_array_elements_text($4)))
       ORDER BY r.position LIMIT $5
     ) o

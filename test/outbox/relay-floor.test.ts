@@ -1,0 +1,121 @@
+import { expect } from 'chai'
+import { Floor } from '../../lib/outbox/relay-floor.ts'
+import { eventually } from '../support/eventually.ts'
+import { Relaying } from './relaying.ts'
+
+/** Asked once a second, from second 0 on. */
+function asked(floor: Floor, ...horizons: readonly (readonly [last: number, oldest: number, next: number])[]) {
+  for (const [second, [last, oldest, next]] of horizons.entries())
+    floor.asked({ last: BigInt(last), oldest: BigInt(oldest), next: BigInt(next) }, second * 1_000)
+}
+
+describe('the floor of a relay', () => {
+  it('rises to a position when all transactions that began before it was passed have ended, and a look has left nothing', () => {
+    const floor = new Floor()
+    asked(floor, [100, 5, 5], [200, 8, 9])
+    floor.looked(undefined)
+    expect(floor.position).equal(0n)
+    floor.asked({ last: 300n, oldest: 9n, next: 9n }, 2_000)
+    expect(floor.position).equal(0n)
+    floor.looked(40n)
+    expect(floor.position).equal(40n)
+    floor.looked(undefined)
+    expect(floor.position).equal(100n)
+    floor.looked(120n)
+    expect(floor.position).equal(100n)
+  })
+
+  it('waits for an old transaction that writes', () => {
+    const floor = new Floor()
+    asked(floor, [100, 5, 9], [200, 5, 12], [300, 11, 20], [400, 11, 30])
+    floor.looked(undefined)
+    expect(floor.position).equal(0n)
+    floor.asked({ last: 500n, oldest: 12n, next: 40n }, 4_000)
+    floor.looked(undefined)
+    expect(floor.position).equal(100n)
+  })
+
+  it('falls when rows were let go of, and rises again with the next look that leaves nothing', () => {
+    const floor = new Floor()
+    asked(floor, [100, 5, 5], [200, 6, 6], [300, 7, 7])
+    floor.looked(undefined)
+    floor.reset()
+    expect(floor.position).equal(0n)
+    floor.asked({ last: 400n, oldest: 9n, next: 9n }, 3_000)
+    floor.looked(undefined)
+    expect(floor.position).equal(200n)
+  })
+
+  it('falls every half minute', () => {
+    const floor = new Floor()
+    asked(floor, [100, 5, 5], [200, 6, 6], [300, 7, 7])
+    floor.looked(undefined)
+    expect(floor.position).equal(100n)
+    floor.asked({ last: 400n, oldest: 7n, next: 7n }, 31_000)
+    expect(floor.position).equal(0n)
+  })
+})
+
+describe('a relay, while an old transaction keeps what is dead', function () {
+  this.timeout(60_000)
+  let r: Relaying
+  beforeEach(async () => {
+    r = await Relaying.open()
+  })
+  afterEach(() => r.close())
+
+  it('does not walk over what it has sent at each look', async () => {
+    const queue = await r.queue()
+    const arrivals = await r.arrivals(queue)
+    const report = await r.pool.connect()
+    await report.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
+    await report.query(`SELECT count(*) FROM ${r.schema.name}.outbox`)
+    await r.relay({ pollMs: 20 })
+    for (let n = 0; n < 4; n++)
+      await r.add(...Array.from({ length: 1_000 }, (_, i) => ({ queue, body: n * 1_000 + i })))
+    await arrivals.count(4_000)
+    const looked = async () => {
+      const [row] = await r.sql<{ scans: string; read: string }>(
+        `SELECT idx_scan AS scans, idx_tup_read AS read FROM pg_stat_user_indexes
+         WHERE schemaname = $1 AND indexrelname = 'outbox_ready'`,
+        [r.schema.name],
+      )
+      return { scans: Number(row?.scans), read: Number(row?.read) }
+    }
+    const perLook = async () => {
+      const before = await looked()
+      return eventually(async () => {
+        const after = await looked()
+        expect(after.scans - before.scans).greaterThan(20)
+        return (after.read - before.read) / (after.scans - before.scans)
+      })
+    }
+    await eventually(async () => expect(await perLook()).lessThan(50), { withinMs: 20_000 })
+    await report.query('COMMIT')
+    report.release()
+  })
+
+  it('finds what was written before and commits later, with a key and without', async () => {
+    const queue = await r.queue()
+    const arrivals = await r.arrivals(queue)
+    await r.relay({ pollMs: 20 })
+    const writer = await r.pool.connect()
+    await writer.query('BEGIN')
+    await r.outbox.add(
+      [
+        { queue, body: 'without' },
+        { queue, key: 'a', body: 'with' },
+      ],
+      writer,
+    )
+    for (let n = 0; n < 40; n++) {
+      await r.add({ queue, key: 'a', body: n }, { queue, body: n })
+      await arrivals.count(2 * n + 2)
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    await writer.query('COMMIT')
+    writer.release()
+    await arrivals.count(82, 5_000)
+    expect(arrivals.bodies('a').at(-1)).equal('with')
+  })
+})
