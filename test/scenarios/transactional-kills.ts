@@ -28,7 +28,10 @@ export interface TransactionalKillReport {
   readonly seconds: number
   readonly steps: readonly StepReport[]
   readonly verdicts: Readonly<Record<'outbox' | 'half messages', Verdict>>
+  /** Messages that still lie somewhere. */
   readonly left: Readonly<Record<string, number>>
+  /** Messages whose consumers died so often that the broker gave up on them, and an operator sent them again. */
+  readonly replayed: number
 }
 
 /** Of the ordinary test run. */
@@ -64,7 +67,7 @@ export async function transactionalKills(
     await deaths.dryRun()
     await deaths.killAll()
     tell(`${deaths.kills} killed after ${secondsSince(began)} s; waiting for the end`)
-    const { books, left } = await theEnd(witness, deaths, options.withinMs)
+    const { books, left, replayed } = await theEnd(witness, deaths, options.withinMs)
     const of = (letter: string) => reconcile(bookOf(books, (id) => id.startsWith(letter)))
     const verdicts = { outbox: of('w'), 'half messages': of('h') }
     return {
@@ -74,6 +77,7 @@ export async function transactionalKills(
       steps: deaths.steps,
       verdicts,
       left,
+      replayed,
     }
   } finally {
     await nursery.close()
@@ -88,9 +92,11 @@ async function theEnd(
   witness: Witness,
   deaths: Deaths,
   withinMs: number,
-): Promise<{ books: Books; left: Record<string, number> }> {
+): Promise<Pick<TransactionalKillReport, 'left' | 'replayed'> & { readonly books: Books }> {
   deaths.endWork()
+  let replayed = 0
   const faults = async () => {
+    replayed += await witness.replayTooOftenDelivered()
     const verdict = reconcile(await witness.books())
     const found = FAULTS.filter((fault) => verdict[fault].length > 0).map(
       (fault) => `${verdict[fault].length} ${fault}`,
@@ -101,7 +107,7 @@ async function theEnd(
   // What is not there then is missing: the verdict says what.
   await eventually(faults, { withinMs, what: 'the end of all that was committed' }).catch(() => {})
   await deaths.end()
-  return { books: await witness.books(), left: await witness.left() }
+  return { books: await witness.books(), left: await witness.left(), replayed }
 }
 
 function secondsSince(began: number): number {

@@ -39,6 +39,6 @@ export function statementName(sql: string): string {
   if (/^[A-Z]+( [a-z_"]+)?$/.test(text)) return `sql ${text}`
   const writes = [...text.matchAll(VERB)].map(([, verb = '', table = '']) => ({ verb, table }))
   const main = writes.find(({ verb }) => !verb.startsWith('FROM')) ?? writes[0]
-  const what = main ? `${main.verb === 'FROM' ? 'SELECT FROM' : main.verb} ${main.table}` : text.slice(0, 30)
+  const what = main ? `${main.verb === 'FROM' ? 'SELECT FROM' : main.verb} ${main.table}` : text.slice(0, 50)
   return `sql ${what} #${createHash('sha1').update(text).digest('hex').slice(0, 3)}`
 }

@@ -8,13 +8,13 @@ import { FAULTS, type Verdict } from './ledger.ts'
 const STYLE = { style: { head: [], border: [], compact: true } }
 
 /** Deaths by step, and the verdicts. */
-export function tableOf({ seed, kills, seconds, steps, verdicts, left }: TransactionalKillReport): string {
+export function tableOf({ seed, kills, seconds, steps, verdicts, left, replayed }: TransactionalKillReport): string {
   const deaths = new Table({ ...STYLE, head: ['process', 'step', 'kills', 'where', 'missed'] })
   for (const row of rowsOf(steps)) deaths.push([...row])
   const faults = new Table({ ...STYLE, head: ['protocol', 'messages', ...FAULTS, 'copies dropped'] })
   for (const [protocol, verdict] of Object.entries(verdicts)) faults.push([protocol, ...countsOf(verdict)])
   const end = `${kills} kills at ${steps.filter(({ kills }) => kills > 0).length} of ${steps.length} steps in ${seconds} s, seed ${seed}`
-  return `${deaths}\n${faults}\n${end}; left: ${JSON.stringify(left)}`
+  return `${deaths}\n${faults}\n${end}; delivered too often and replayed: ${replayed}; left: ${JSON.stringify(left)}`
 }
 
 function countsOf(verdict: Verdict): number[] {

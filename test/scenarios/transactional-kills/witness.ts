@@ -2,7 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { type Channel, type ChannelModel, connect } from 'amqplib'
-import { connect as connectSurehop, workQueueTopology } from '../../../lib/index.ts'
+import { connect as connectSurehop, deadQueueOf, workQueueTopology } from '../../../lib/index.ts'
 import { checkQueueOf, halfQueueOf, parkedQueueOf } from '../../../lib/transactional-message/half-queues.ts'
 import type { Schema } from '../../support/database.ts'
 import { unique, uniqueExchange, uniqueQueue } from '../../support/unique.ts'
@@ -99,7 +99,13 @@ export class Witness {
       rows.map(({ state, rows }) => [`outbox rows ${state}`, rows]),
     )
     for (const { work, charges } of this.#places)
-      for (const queue of [work, `${work}.dead`, halfQueueOf(charges), checkQueueOf(charges), parkedQueueOf(charges)])
+      for (const queue of [
+        work,
+        deadQueueOf(work),
+        halfQueueOf(charges),
+        checkQueueOf(charges),
+        parkedQueueOf(charges),
+      ])
         left[queue] = await this.#readyIn(queue)
     return Object.fromEntries(Object.entries(left).filter(([, number]) => number > 0))
   }
@@ -115,6 +121,22 @@ export class Witness {
     } catch {
       return 0
     }
+  }
+
+  /**
+   * The broker gives up on a message that it has delivered twenty times, as it must; here consumers die more often than that. The
+   * operator sends it again, those that are done, too: the inbox drops them.
+   */
+  async replayTooOftenDelivered(): Promise<number> {
+    let replayed = 0
+    for (const { work } of this.#places) {
+      if ((await this.#readyIn(deadQueueOf(work))) === 0) continue
+      await using surehop = await connectSurehop({ amqp: process.env['AMQP_URL']!, service: 'operator' })
+      const options = { perSecond: 0, watch: false, force: true }
+      const where = 'reason=delivery_limit'
+      replayed += (await surehop.deadLetters(work).replay({ where }, options)).replayed
+    }
+    return replayed
   }
 
   async close(): Promise<void> {
