@@ -8,7 +8,7 @@
  * handler, only for the moment between `complete` and the commit, and the server ends a session that stays there for 5 seconds.
  * Statements are fit for any query tool: see `sql/client.ts`.
  */
-import { DeadLetterNow, InvalidOption, LeaseLost } from '../errors.ts'
+import { CommitRefused, DeadLetterNow, InvalidOption, LeaseLost } from '../errors.ts'
 import { type LentClient, runOn, type SqlRow } from '../sql/client.ts'
 import { inSchema } from '../sql/schema.ts'
 import { explainSql } from '../sql/trouble.ts'
@@ -29,6 +29,8 @@ const COMPLETE = `UPDATE {schema}.inbox SET state = 'completed', completed_at = 
     expires_at = {schema}.inbox_expiry(retention)
   WHERE scope = $1 AND id = $2 AND fence = CAST($3 AS bigint) AND state = 'leased' AND CAST(pg_current_xact_id() AS text) = $4
   RETURNING set_config('idle_in_transaction_session_timeout', $5, true) AS bounded`
+
+const STATE = 'SELECT state FROM {schema}.inbox WHERE scope = $1 AND id = $2'
 
 const COMMIT_WITHIN_MS = 5_000
 
@@ -55,6 +57,15 @@ export async function complete(client: LentClient, lease: RunLease, xid: string)
   if (rows.length > 0) return
   const seen = await see(client, lease)
   throw seen['xid'] === xid ? notOurs(lease, seen) : transactionEnded(lease)
+}
+
+/**
+ * Sees from outside that the record is completed: a query tool may take Postgres' ROLLBACK for the COMMIT it asked for.
+ * @throws CommitRefused; what the database says
+ */
+export async function committed(client: LentClient, lease: RunLease): Promise<void> {
+  const [row] = await runOn(client, inSchema(lease.schema, STATE), keyOf(lease))
+  if (row?.['state'] !== 'completed') throw new CommitRefused()
 }
 
 async function see(client: LentClient, lease: RunLease): Promise<SqlRow> {

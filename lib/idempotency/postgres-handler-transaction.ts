@@ -5,12 +5,13 @@
  *                                          └─failed, or the signal fired and work does not end─▶ ROLLBACK, or the connection closed
  *
  * Promises: handlers leave clients of the pool to the inbox itself, which could else not keep their leases; nothing is committed
- * after the signal has fired, and a connection whose handler goes on regardless is closed, so that its locks are gone; a COMMIT without
- * an answer is told as such.
+ * after the signal has fired, and a connection whose handler goes on regardless is closed, so that its locks are gone, while its end
+ * is still waited for (the same message must not run beside it); a COMMIT without an answer is told as such, and one that Postgres
+ * answers with a rollback is a failure.
  */
 import { pause, unlessAborted, within } from '../deadline.ts'
-import { DatabaseUnavailable, InvalidOption, textOf } from '../errors.ts'
-import type { SqlPool, SqlPoolClient } from '../sql/client.ts'
+import { CommitRefused, DatabaseUnavailable, InvalidOption, textOf } from '../errors.ts'
+import { refuseRolledBack, type SqlPool, type SqlPoolClient } from '../sql/client.ts'
 import { explainSql } from '../sql/trouble.ts'
 
 /** The isolation levels of Postgres. */
@@ -38,19 +39,25 @@ export class HandlerTransactions {
   constructor(pool: SqlPool, { isolation, idleTimeoutMs }: HandlerTransactionOptions) {
     this.#pool = pool
     this.#begin = `BEGIN ISOLATION LEVEL ${isolation.toUpperCase()}; SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(idleTimeoutMs)}`
-    this.#places = new Places(placesIn(pool))
+    this.#places = placesOf(pool)
   }
 
   /**
-   * Commits when `work` resolves and the signal has not fired.
-   * @throws what `work` throws, or the signal's reason; DatabaseUnavailable when it is not known whether the COMMIT was done
+   * Commits when `work` resolves and the signal has not fired. Work that goes on regardless is waited for, without its connection.
+   * @throws what `work` throws, or the signal's reason; DatabaseUnavailable when it is not known whether the COMMIT was done;
+   *   CommitRefused when Postgres rolled back instead
    */
   async run(signal: AbortSignal, work: (client: SqlPoolClient) => Promise<void>): Promise<void> {
     await this.#places.take(signal)
+    let working: Promise<void> | undefined
     try {
-      await this.#onClient(signal, work)
+      await this.#onClient(signal, (client) => {
+        working = work(client)
+        return working
+      })
     } finally {
       this.#places.free()
+      await working?.catch(() => {})
     }
   }
 
@@ -60,7 +67,7 @@ export class HandlerTransactions {
     client.on?.('error', ignore)
     let usable = false
     try {
-      await explained(() => client.query(this.#begin))
+      await this.#begun(client, signal)
       await orAbandoned(work(client), signal)
       await committed(client, signal)
       usable = true
@@ -71,6 +78,13 @@ export class HandlerTransactions {
       if (usable) client.off?.('error', ignore)
       client.release(!usable)
     }
+  }
+
+  async #begun(client: SqlPoolClient, signal: AbortSignal): Promise<void> {
+    const beginning = explained(() => client.query(this.#begin))
+    await unlessAborted(beginning, signal).catch((error: unknown) => {
+      throw signal.aborted ? new Unended(signal.reason) : error
+    })
   }
 
   async #client(signal: AbortSignal): Promise<SqlPoolClient> {
@@ -97,28 +111,36 @@ class Unended extends Error {
 async function committed(client: SqlPoolClient, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   try {
-    await unlessAborted(client.query('COMMIT'), signal)
+    refuseRolledBack(await unlessAborted(client.query('COMMIT'), signal))
   } catch (error) {
-    const told = commitError(error)
+    const told = error instanceof CommitRefused ? error : commitError(error)
     throw told instanceof DatabaseUnavailable ? new Unended(told) : told
   }
 }
 
-/** SQLSTATE of errors after which the server has surely rolled back: all but lost connections, shutdowns and broken servers. */
-const ROLLED_BACK = /^(?!08|57P|58|XX)[0-9A-Z]{5}$/
+/**
+ * SQLSTATE of errors after which the server has surely rolled back: all but lost connections, shutdowns and broken servers; and not
+ * what only looks like one (EPIPE of Node, P1017 of Prisma).
+ */
+const ROLLED_BACK = /^(?!08|57P|58|XX|EPIPE|P[1-9])[0-9A-Z]{5}$/
 
 /** What a failed COMMIT means: refused, by a constraint for instance, or not known. */
 export function commitError(error: unknown): Error {
   const { code } = (error ?? {}) as { code?: unknown }
   if (typeof code === 'string' && ROLLED_BACK.test(code))
     return explainSql(error, "committing the handler's transaction")
+  return notKnown(error)
+}
+
+/** It may have been committed. */
+export function notKnown(error: unknown): DatabaseUnavailable {
   return new DatabaseUnavailable(
     `it is not known whether the handler's transaction was committed (${textOf(error)}). If it was, the next delivery is dropped as a duplicate; if not, the message runs again.`,
     { cause: error },
   )
 }
 
-/** A handler that does not heed its signal is left alone with a closed connection. */
+/** The connection of a handler that does not heed its signal is closed. */
 function orAbandoned(work: Promise<void>, signal: AbortSignal): Promise<void> {
   const done = new AbortController()
   work.catch(() => {})
@@ -143,6 +165,15 @@ async function explained<T>(work: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw explainSql(error, "beginning the handler's transaction")
   }
+}
+
+const known = new WeakMap<SqlPool, Places>()
+
+/** All handlers on one pool share its places, whichever consumer they are of. */
+function placesOf(pool: SqlPool): Places {
+  const places = known.get(pool) ?? new Places(placesIn(pool))
+  known.set(pool, places)
+  return places
 }
 
 /** pg's pool tells how many clients it may have; of another pool nothing is known. */

@@ -11,12 +11,13 @@
  */
 import { type AttemptPublishes, publishesOf } from '../consumer/active.ts'
 import type { Context, Handler } from '../consumer/handler.ts'
-import { Closed, InvalidOption } from '../errors.ts'
+import { unlessAborted } from '../deadline.ts'
+import { Closed, CommitRefused, InvalidOption } from '../errors.ts'
 import type { Message, OutgoingMessage } from '../message.ts'
 import { callable, checkOptions, having, needed, number, oneOf, text } from '../options.ts'
 import type { LentClient, SqlClient, SqlFunction, SqlPool } from '../sql/client.ts'
-import { begun, complete } from './postgres-completion.ts'
-import { commitError, HandlerTransactions, type Isolation } from './postgres-handler-transaction.ts'
+import { begun, committed, complete, type RunLease } from './postgres-completion.ts'
+import { commitError, HandlerTransactions, type Isolation, notKnown } from './postgres-handler-transaction.ts'
 
 /** A publish that is a row of the outbox: sent if the handler's transaction commits, and only then. */
 export interface WrittenMessage {
@@ -105,7 +106,10 @@ const TOOL_RULES = { outbox: outboxRule, transaction: needed(callable), query: n
 const PUBLISH_RULES = { name: text() }
 
 /** Runs `work` in a transaction, on whatever client, which it is also lent for statements of ours. */
-type Runner<Client> = (signal: AbortSignal, work: (client: Client, lent: LentClient) => Promise<void>) => Promise<void>
+type Runner<Client> = (
+  run: { readonly signal: AbortSignal; readonly lease: RunLease },
+  work: (client: Client, lent: LentClient) => Promise<void>,
+) => Promise<void>
 
 /** @throws InvalidOption */
 export function transactionalHandler<Body, Client>(
@@ -114,7 +118,7 @@ export function transactionalHandler<Body, Client>(
   handler: TransactionalHandler<Body, Client>,
 ): Handler<Body> {
   checkOptions('transactional()', { handler }, { handler: needed(callable) })
-  const run = isTool(options) ? toolRunner(options) : plainRunner<Client>(place, options)
+  const run = isTool(options) ? toolRunner(place, options) : plainRunner<Client>(place, options)
   const { outbox } = options
   return async (message, context) => {
     const { signal } = context
@@ -124,7 +128,7 @@ export function transactionalHandler<Body, Client>(
       messageId: message.messageId,
       fencingToken: tokenOf(context),
     }
-    await run(signal, async (client, lent) => {
+    await run({ signal, lease }, async (client, lent) => {
       const xid = await begun(lent, lease)
       const publishes = new OutboxPublishes(publishesOf(context), outbox, lent)
       await handler(message, { ...context, client, ...publishes.verbs })
@@ -154,13 +158,13 @@ function plainRunner<Client>(place: TransactionalPlace, options: TransactionalHa
   checkOptions('transactional()', options, PLAIN_RULES)
   const { isolation = DEFAULTS.isolation, idleTimeoutMs = DEFAULTS.idleTimeoutMs } = options
   const transactions = new HandlerTransactions(place.pool, { isolation, idleTimeoutMs })
-  return (signal, work) => transactions.run(signal, (client) => work(client as Client, client))
+  return ({ signal }, work) => transactions.run(signal, (client) => work(client as Client, client))
 }
 
-function toolRunner<Tx>(options: TransactionalHandlerToolOptions<Tx>): Runner<Tx> {
+function toolRunner<Tx>({ pool }: TransactionalPlace, options: TransactionalHandlerToolOptions<Tx>): Runner<Tx> {
   checkOptions('transactional()', options, TOOL_RULES)
   const { transaction, query } = options
-  return async (_, work) => {
+  return async ({ signal, lease }, work) => {
     let state: 'not run' | 'running' | 'done' = 'not run'
     const once = async (tx: Tx) => {
       if (state !== 'not run') throw ranTwice()
@@ -175,6 +179,9 @@ function toolRunner<Tx>(options: TransactionalHandlerToolOptions<Tx>): Runner<Tx
       throw ended() === 'done' ? commitError(error) : error
     }
     if (ended() !== 'done') throw notAwaited()
+    await unlessAborted(committed(pool, lease), signal).catch((error: unknown) => {
+      throw error instanceof CommitRefused ? error : notKnown(error)
+    })
   }
 }
 

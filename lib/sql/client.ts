@@ -102,7 +102,10 @@ export async function inTransaction<T>(pool: SqlPool, work: (client: SqlPoolClie
   }
 }
 
-/** To the COMMIT of a transaction in which a statement has failed, Postgres answers ROLLBACK, and no error. */
-function refuseRolledBack(answer: object): void {
+/**
+ * To the COMMIT of a transaction in which a statement has failed, Postgres answers ROLLBACK, and no error.
+ * @throws CommitRefused
+ */
+export function refuseRolledBack(answer: object): void {
   if ('command' in answer && answer.command === 'ROLLBACK') throw new CommitRefused()
 }

@@ -1,6 +1,7 @@
 // Transactional handlers: what is committed together, what is not committed at all, and what is said when they are set up wrongly.
 
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { expect } from 'chai'
 import { type SQL, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/node-postgres'
@@ -10,7 +11,9 @@ import { Pool, type PoolClient } from 'pg'
 import { DataSource, type EntityManager } from 'typeorm'
 import { v7 } from 'uuid'
 import type { AttemptEnd } from '../../lib/consumer/active.ts'
+import { commitError } from '../../lib/idempotency/postgres-handler-transaction.ts'
 import {
+  CommitRefused,
   DatabaseUnavailable,
   DeadLetterNow,
   type Handler,
@@ -22,8 +25,10 @@ import {
   type TransactionalContext,
 } from '../../lib/index.ts'
 import { derivedMessageId } from '../../lib/message.ts'
+import { closeAll, connected, Tally } from '../consumer/setup.ts'
 import { latch } from '../support/eventually.ts'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.ts'
+import { uniqueQueue } from '../support/unique.ts'
 import { type AttemptOf, attemptOf } from './attempt.ts'
 import { freshInbox, type Inbox } from './postgres-under-test.ts'
 
@@ -253,6 +258,100 @@ describe('a transactional handler', function () {
     await pool.end()
   })
 
+  it('leaves clients to the inbox beside handlers of another consumer on the same pool', async () => {
+    const pool = new Pool({ connectionString: inbox.url, max: 4 })
+    const busy = new PostgresIdempotencyStore({ pool, schema: inbox.schema, statementTimeoutMs: 1_000 })
+    const messages = await Promise.all(Array.from({ length: 6 }, () => leased()))
+    const [two, all] = [latch(), latch()]
+    let running = 0
+    const handlers = [1, 2].map(() =>
+      busy.transactional(async () => {
+        if (++running === 2) two.resolve()
+        await all.promise
+      }),
+    )
+    const ends = messages.map(({ attempt }, i) => attempt(handlers[i % 2]!))
+    await two.promise
+    const scope = { name: 'any', retentionMs: HOUR, leaseMs: HOUR, maxStarts: 3 }
+    for (let n = 0; n < 20; n++) expect(await busy.renew(scope, 'me')).to.equal('held')
+    expect(running).to.equal(2)
+    all.resolve()
+    expect((await Promise.all(ends)).every(({ ended }) => ended === 'done')).to.equal(true)
+    await pool.end()
+  })
+
+  it('fails when Postgres answers its COMMIT with a rollback, since a statement failed that nobody awaited', async () => {
+    const message = await leased()
+    const handler = store.transactional(async ({ messageId }, { client }: TransactionalContext<PoolClient>) => {
+      await effect(client, messageId)
+      // The second one goes out behind the record's completion.
+      void client
+        .query('SELECT 1')
+        .then(() => client.query('SELECT 1/0'))
+        .catch(() => {})
+    })
+    expect(errorOf(await message.attempt(handler))).to.be.instanceOf(CommitRefused)
+    expect([await message.state(), await message.effects()]).to.deep.equal(['leased', 0])
+  })
+
+  it('ends with its signal although its BEGIN gets no answer', async () => {
+    const message = await leased()
+    const proxy = await startProxy(inbox.url)
+    const pool = new Pool({ connectionString: proxy.url }).on('error', () => {})
+    let abort!: (reason: Error) => void
+    proxy.on('data', (way, bytes) => {
+      if (way !== 'to-server' || !bytes.includes('BEGIN')) return
+      proxy.stall()
+      abort(new LeaseLost('late'))
+    })
+    const cut = new PostgresIdempotencyStore({ pool, schema: inbox.schema })
+    const handler = cut.transactional(() => expect.fail('it began'))
+    const end = await message.attempt(handler, { onStart: (it) => (abort = it) })
+    expect(errorOf(end)).to.be.instanceOf(LeaseLost)
+    await pool.end()
+    await proxy.close()
+  })
+
+  it('never runs beside itself in one process, although it outlives its signal and its connection', async () => {
+    const proxy = await startProxy(process.env['AMQP_URL']!)
+    const surehop = await connected({ amqp: proxy.url })
+    const [queue, ended] = [uniqueQueue(), new Tally<unknown>()]
+    const [begun, goOn] = [latch<PoolClient>(), latch()]
+    let [running, most] = [0, 0]
+    const handler = store.transactional(async ({ body }, { client }: TransactionalContext<PoolClient>) => {
+      if (body === 'long') {
+        most = Math.max(most, ++running)
+        begun.resolve(client)
+        await goOn.promise
+        running--
+      }
+      ended.add(body)
+    })
+    await surehop.consume(queue, { idempotency: store, concurrency: 3 }, handler)
+    const producer = surehop.producer()
+    await producer.send(queue, { type: 'a', body: 'long' })
+    const closed = once(await begun.promise, 'end')
+    proxy.cut()
+    await closed
+    // It has been delivered again before these are.
+    for (let n = 1; n <= 3; n++) {
+      await producer.send(queue, { type: 'a', body: n })
+      await ended.reaches(n)
+    }
+    goOn.resolve()
+    await ended.reaches(5)
+    expect([most, ended.seen]).to.deep.equal([1, [1, 2, 3, 'long', 'long']])
+    await closeAll()
+    await proxy.close()
+  })
+
+  it('tells a COMMIT that was refused from one of which nothing is known', () => {
+    const error = (code: string) => commitError(Object.assign(new Error('x'), { code }))
+    for (const code of ['08006', '57P01', 'ECONNRESET', 'EPIPE', 'P1017'])
+      expect(error(code), code).to.be.instanceOf(DatabaseUnavailable).with.property('message').contains('not known')
+    for (const code of ['23505', '40001', 'P0001']) expect(error(code).message, code).to.equal('x')
+  })
+
   describe('whose COMMIT gets no answer', () => {
     let proxy: TcpProxy
     let pool: Pool
@@ -407,6 +506,32 @@ describe('a transactional handler', function () {
         expect(await message.outputs()).to.have.length(1)
       })
     }
+
+    it('fails when the tool takes a rollback for the COMMIT it asked for', async () => {
+      const message = await leased()
+      const pool = new Pool({ connectionString: inbox.url })
+      const db = new Kysely<{ effects: { id: string } }>({ dialect: new PostgresDialect({ pool }) })
+      closers.push(() => db.destroy())
+      type Trx = Transaction<{ effects: { id: string } }>
+      const query =
+        (trx: Trx): SqlFunction =>
+        (text, parameters) =>
+          trx.executeQuery(CompiledQuery.raw(text, parameters))
+      const handler = store.transactional(
+        {
+          transaction: (work) => db.transaction().execute((trx) => work(trx)),
+          query,
+        },
+        async ({ messageId }, { client }) => {
+          await client.insertInto('effects').values({ id: messageId }).execute()
+          void Promise.resolve(query(client)('SELECT 1', []))
+            .then(() => query(client)('SELECT 1/0', []))
+            .catch(() => {})
+        },
+      )
+      expect(errorOf(await message.attempt(handler))).to.be.instanceOf(CommitRefused)
+      expect([await message.state(), await message.effects()]).to.deep.equal(['leased', 0])
+    })
 
     it('refuses one that opens no transaction, runs its work twice, or does not wait for it', async () => {
       const query = () => async (text: string, parameters: unknown[]) => inbox.pool.query(text, parameters)
