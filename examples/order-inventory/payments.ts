@@ -64,6 +64,7 @@ await runService('payments', async ({ surehop, names, folder, settings, usual })
         exchange: names.events,
         type: 'payment.taken',
         key: orderId,
+        transactionId,
         body: { orderId, amountCents: cents },
       }
       const charge = async (id: string, { rollback }: WorkContext) => {

@@ -14,6 +14,7 @@ import { packed, unpacked } from '../outbox/packing.ts'
 import type { ReadyMessage } from '../outbox/prepare.ts'
 import type { Encoded } from '../producer/encode.ts'
 import { halfQueueOf } from './half-queues.ts'
+import { TRANSACTION_ID } from './options.ts'
 
 /** The largest half message, bytes: RabbitMQ 4 takes 16 MiB. */
 export const MAX_HALF_BYTES = 16 * 1024 * 1024
@@ -117,7 +118,8 @@ function itemOf(item: HeadItem, transactionId: string, body: Buffer): HalfItem {
   const { id, exchange, routingKey, key, delayMs, properties } = item
   const columns = { message_id: id, transaction_id: transactionId, exchange, routing_key: routingKey }
   const encoded = unpacked({ ...columns, properties, body })
-  return { encoded, key, delayMs }
+  const own = encoded.properties.headers[HEADER.transactionId]
+  return { encoded: typeof own === 'string' ? { ...encoded, transactionId: own } : encoded, key, delayMs }
 }
 
 function idOf(messageId: unknown, transactionId: string): string {
@@ -127,7 +129,12 @@ function idOf(messageId: unknown, transactionId: string): string {
 function checked(value: unknown): Head {
   const head = (value ?? {}) as Partial<Head>
   expected('version', head.v === VERSION, VERSION)
-  expected('transactionId', shortText(head.transactionId) && head.transactionId !== '', 'an id')
+  // What a store cannot keep or index would hinder all that are looked up with it.
+  expected(
+    'transactionId',
+    head.transactionId !== undefined && TRANSACTION_ID(head.transactionId) === undefined,
+    'an id',
+  )
   expected('preparedAt', count(head.preparedAt), 'epoch ms')
   expected('service', shortText(head.service), 'a name')
   expected('messages', Array.isArray(head.messages), 'an array')

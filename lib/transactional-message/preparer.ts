@@ -3,14 +3,7 @@
  * Promises: when it fails, the caller's work must not run, and nothing is sent unless the service's `check` says so. A prepare with an
  * id of ours that failed is rolled back at once where the store can be reached: nobody will ever commit that id.
  */
-import {
-  AlreadyCommitted,
-  AlreadyRolledBack,
-  InvalidOption,
-  MessageInvalid,
-  PublishFailed,
-  type SurehopError,
-} from '../errors.ts'
+import { AlreadyCommitted, AlreadyRolledBack, InvalidOption, PublishFailed, type SurehopError } from '../errors.ts'
 import { newMessageId } from '../message.ts'
 import { checkOptions, show } from '../options.ts'
 import { type OutboxMessage, prepare, type ReadyMessage } from '../outbox/prepare.ts'
@@ -76,16 +69,11 @@ export class Preparer {
   async #items(messages: readonly OutboxMessage[], transactionId: string): Promise<ReadyMessage[]> {
     if (!Array.isArray(messages) || messages.length === 0 || messages.length > MAX_MESSAGES)
       throw new InvalidOption(`prepare(): expected 1 to ${MAX_MESSAGES} messages in an array, got ${show(messages)}`)
-    for (const message of messages as readonly (OutboxMessage | undefined)[]) {
-      const other = message?.transactionId
-      if (other !== undefined && other !== transactionId)
-        throw new MessageInvalid(
-          'transactionId',
-          `expected all messages to belong to transaction ${show(transactionId)}, got ${show(other)}: give the id once, as an option of prepare() or run()`,
-        )
-    }
     const { service, schemas } = this.#parts
-    const own = messages.map((message) => (Object(message) === message ? { ...message, transactionId } : message))
+    // A message may belong to a larger business transaction, of which this one is a part.
+    const own = messages.map((message) =>
+      Object(message) === message ? { ...message, transactionId: message.transactionId ?? transactionId } : message,
+    )
     return prepare(own, { service, ...(schemas ? { schemas } : {}), maxBodyBytes: MAX_HALF_BYTES })
   }
 

@@ -10,13 +10,13 @@
  * transaction's messages are all published, at least once, with the ids they were prepared with, whatever dies; a rolled-back
  * one's never; an undecided one is never dropped: it ends with an operator.
  * commit() never fails in a way that looks like "not committed" when it is: once the decision stands it resolves, with `published`
- * or, where the messages could not be sent just now, `decided`. run() does not fail over an unreachable store when its work is
+ * or, where the messages could not be sent just now, `decided`. run() does not fail over a store that cannot be used when its work is
  * done, since a caller would repeat the work: it says `undecided`, and `check` will be asked.
  * Does NOT promise that `check` is right: it must answer `rollback` only for work that did not happen and never will.
  * Nor that a message is sent once, nor any order between two transactions.
  */
 import { within } from '../deadline.ts'
-import { Closed, InvalidOption, StoreUnavailable, textOf } from '../errors.ts'
+import { AlreadyCommitted, AlreadyRolledBack, Closed, InvalidOption, textOf } from '../errors.ts'
 import { callable, checkOptions, needed } from '../options.ts'
 import type { OutboxMessage } from '../outbox/prepare.ts'
 import type { LentClient } from '../sql/client.ts'
@@ -48,7 +48,7 @@ export interface RunResult<Result> {
   readonly transactionId: string
   /** What the work returned. */
   readonly result: Result
-  /** `rolled-back`: the work asked for it. `undecided`: the store could not be reached when the work was done; `check` will be asked. */
+  /** `rolled-back`: the work asked for it. `undecided`: the store could not be used when the work was done; `check` will be asked. */
   readonly outcome: CommitOutcome | 'rolled-back' | 'undecided'
 }
 
@@ -129,7 +129,8 @@ export class Transactional {
 
   /**
    * Stores messages so that no consumer sees them. Local work may begin when this has resolved, and not before.
-   * Ids, timestamps and the beginning of delays are fixed now; all messages get the transaction's id.
+   * Ids, timestamps and the beginning of delays are fixed now. A message without a transaction id of its own gets
+   * this one's; give one where this is part of a larger business transaction (the incoming message's, within a handler).
    * @throws MessageInvalid naming the field; PublishFailed: it may be stored, but nothing is sent unless `check` says "commit";
    *   AlreadyCommitted, AlreadyRolledBack for an id of yours that was decided before; StoreUnavailable; InvalidOption; Closed
    */
@@ -149,7 +150,7 @@ export class Transactional {
    * nevertheless (a timeout does not prove that nothing did), and the work's error is thrown in any case.
    * @param work is given the transaction id; store it with what you do, so that `check` can tell
    * @throws what `prepare` throws: the work did not run then; what the work throws; AlreadyRolledBack: the work was done, but a check
-   *   or an operator had rolled back before: undo it, nothing will be sent
+   *   or an operator had rolled back before: undo it, nothing will be sent; AlreadyCommitted: the work said `rollback()` too late
    */
   run<Result>(
     messages: readonly OutboxMessage[],
@@ -257,7 +258,8 @@ export class Transactional {
       await this.#rollback(transactionId, 'service')
       return 'rolled-back'
     } catch (error) {
-      if (!(error instanceof StoreUnavailable)) throw error
+      // Whatever else it is (a lost right, a closed pool): the caller would take it for a work that did not run.
+      if (error instanceof AlreadyRolledBack || error instanceof AlreadyCommitted) throw error
       const what = nothing ? 'rolled back' : 'committed'
       this.#parts.ledger.warn(transactionId, `its work is done, but it could not be ${what} now: ${textOf(error)}`)
       return 'undecided'

@@ -38,6 +38,23 @@ describe('transactional messages', () => {
     for (const { properties } of messages) expect(properties.headers?.[HEADER.transactionId]).to.equal(transactionId)
   })
 
+  it('carries the business transaction of a message on, sent at once or by check-back; without one it gets that of the half message', async () => {
+    const { payments, work } = await bench({ check: () => 'commit' })
+    const two = (n: number) => [messageTo(work, n, { transactionId: 'order-1' }), messageTo(work, n + 1)]
+    const { transactionId } = await payments.run(two(1), () => {})
+    const prepared = await payments.prepare(two(3))
+    const ids = (await exactly(work, 4)).map(({ content, properties }) => [
+      Number(content),
+      properties.headers?.[HEADER.transactionId],
+    ])
+    expect(ids.sort((a, b) => (a[0] as number) - (b[0] as number))).to.deep.equal([
+      [1, 'order-1'],
+      [2, transactionId],
+      [3, 'order-1'],
+      [4, prepared.transactionId],
+    ])
+  })
+
   it('sends what was prepared: ids, types of headers, bytes, key, to exchanges and queues', async () => {
     const { surehop, payments } = await bench()
     const exchange = uniqueExchange()
@@ -186,7 +203,6 @@ describe('transactional messages', () => {
     expect(await run([messageTo(work, Buffer.alloc(9 << 20)), messageTo(work, Buffer.alloc(9 << 20))]))
       .to.have.property('message')
       .that.contains('16 MiB')
-    expect(await run([messageTo(work, 1, { transactionId: 'other' })])).to.have.property('code', 'MESSAGE_INVALID')
     expect(ran).to.equal(false)
   })
 
@@ -263,6 +279,16 @@ describe('transactional messages', () => {
     down = false
     await taken(work)
     await nothingWaits(name)
+  })
+
+  it('does not fail over a store that can never be used again when its work is done', async () => {
+    const decisions = new MemoryDecisionStore()
+    const { payments, work } = await bench({ decisions })
+    const { outcome, result } = await payments.run([messageTo(work)], async () => {
+      await decisions.close()
+      return 42
+    })
+    expect({ outcome, result }).to.deep.equal({ outcome: 'undecided', result: 42 })
   })
 
   it('gives all that were prepared and not decided back to the broker when it closes, and takes no more', async () => {
