@@ -24,6 +24,7 @@ export interface Horizon {
 const ASK_MS = 1_000
 const FULL_MS = 30_000
 
+/** The floor of one relay. */
 export class Floor {
   #position = 0n
   /** The last position, as it was when asked before. */

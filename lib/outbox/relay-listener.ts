@@ -14,6 +14,7 @@ interface Notification {
   readonly payload?: unknown
 }
 
+/** Hears what other processes tell. */
 export class Listener {
   readonly #pool: SqlPool
   /** By channel: what to call when `payload` comes. */

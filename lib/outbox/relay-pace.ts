@@ -11,6 +11,7 @@ const FIRST_MS = 2
 /** Of the time a look took: the least pause after it. */
 const SHARE = 1
 
+/** When one loop looks, and its rest in between. */
 export class Pace {
   readonly #pollMs: number
   #nextMs = FIRST_MS
