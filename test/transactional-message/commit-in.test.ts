@@ -4,7 +4,26 @@ import { expect } from 'chai'
 import { Client } from 'pg'
 import { migrate, PostgresDecisionStore } from '../../lib/index.ts'
 import { freshSchema, type Schema } from '../support/database.ts'
-import { bench, caught, closeAll, event, exactly, messageTo, nothingWaits, redisDecisions, taken } from './setup.ts'
+import {
+  bench,
+  caught,
+  closeAll,
+  event,
+  exactly,
+  messageTo,
+  nothingWaits,
+  redisDecisions,
+  sendRaw,
+  taken,
+} from './setup.ts'
+
+/** A half message of another make. */
+function halfOf(head: object): Buffer {
+  const json = Buffer.from(JSON.stringify(head))
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(json.length)
+  return Buffer.concat([length, json])
+}
 
 describe('commitIn', () => {
   let schema: Schema
@@ -65,6 +84,15 @@ describe('commitIn', () => {
     expect(rows).to.have.length(0)
     await nothingWaits(name)
     await exactly(work, 0)
+  })
+
+  it('checks and sends beside a forged half message whose id Postgres cannot keep', async () => {
+    const { payments, work, name } = await bench({ decisions, check: () => 'commit' })
+    for (const transactionId of ['a\0b', '\ud800'])
+      await sendRaw(`${name}.half.check`, halfOf({ v: 1, transactionId, preparedAt: 1, service: 's', messages: [] }))
+    await payments.prepare([messageTo(work)])
+    await taken(work)
+    await nothingWaits(name, 2)
   })
 
   it('needs a store in the same database', async () => {
