@@ -14,7 +14,7 @@ export interface Fare {
   most: number
 }
 
-const MISSES = 3
+const MISSES = 2
 const LATEST = 6
 
 /** The kills of one kind of process. */

@@ -32,7 +32,7 @@ const ROLES: readonly Role[] = ['writer', 'relay', 'consumer', 'half', 'naive wr
 
 const START_MS = 60_000
 /** A step that has not been reached after so long is given up: any other will do. */
-const PATIENCE_MS = 4_000
+const PATIENCE_MS = 3_000
 /** A process that is to die while it ends works for so long before. */
 const BEFORE_END_MS = 300
 const DRY_MS = 3_000
