@@ -6,6 +6,7 @@
  * Statements meant for lent clients use `$1`-style parameters in their order, each once, and neither `?` nor `::`, which some
  * query tools read as parameters of their own.
  */
+import { within } from '../deadline.ts'
 import { CommitRefused, InvalidOption } from '../errors.ts'
 import { show } from '../options.ts'
 
@@ -49,6 +50,36 @@ export async function runOn(client: LentClient, sql: string, parameters: unknown
   throw new InvalidOption(
     `expected the client to answer with rows, or an object that has them as "rows", got ${show(answer)}`,
   )
+}
+
+/**
+ * Runs one statement on a client of the pool, the wait for which counts. A client that failed or did not answer is closed: with
+ * the pool's own `query` one whose connection is dead would be missing for as long as nobody notices that.
+ * @throws what `late` makes, when `ms` are over: the statement may still be executed; what the database says
+ */
+export async function runWithin(
+  pool: SqlPool,
+  statement: { readonly sql: string; readonly parameters: unknown[] },
+  { ms, late }: { readonly ms: number; readonly late: () => Error },
+): Promise<readonly SqlRow[]> {
+  const until = performance.now() + ms
+  const connecting = pool.connect()
+  const client = await within(connecting, ms, late).catch((error: unknown) => {
+    connecting.then((tooLate) => tooLate.release()).catch(() => {})
+    throw error
+  })
+  const ignore = () => {}
+  client.on?.('error', ignore)
+  let answered = false
+  try {
+    const { sql, parameters } = statement
+    const rows = await within(runOn(client, sql, parameters), Math.max(1, until - performance.now()), late)
+    answered = true
+    return rows
+  } finally {
+    if (answered) client.off?.('error', ignore)
+    client.release(!answered)
+  }
 }
 
 /** Is the client surely not inside a transaction? Undefined where it does not tell. `pg` 8.20 or newer does. */

@@ -3,14 +3,13 @@
  *
  * Promises: each decision is one statement on one row, so that of two deciders the first wins; `decideIn` writes it in the
  * caller's own transaction, so that local work in that database and the decision are one: until that transaction ends, every
- * other decider waits for it (at most `lockTimeoutMs`, then `StoreUnavailable`, and asks again later); every call ends.
+ * other decider waits for it (at most `lockTimeoutMs`, then `StoreUnavailable`, and asks again later); every call ends, and gives its client back or closes it.
  * Records are removed some time after the retention, a few at a time and in passing.
  * Does NOT promise anything about a client that is lent: no BEGIN, COMMIT or ROLLBACK is sent to it.
  */
-import { within } from '../deadline.ts'
 import { ConnectionRefused, InvalidOption, StoreUnavailable } from '../errors.ts'
 import { checkOptions, given, having, integer, needed } from '../options.ts'
-import { isOutsideTransaction, type LentClient, runOn, type SqlPool, type SqlRow } from '../sql/client.ts'
+import { isOutsideTransaction, type LentClient, runOn, runWithin, type SqlPool, type SqlRow } from '../sql/client.ts'
 import { DEFAULT_SCHEMA, inSchema, schemaName } from '../sql/schema.ts'
 import { explainSql, isPassing } from '../sql/trouble.ts'
 import type { Decider, Decision, DecisionScope, DecisionStore, DecisionView } from './decisions.ts'
@@ -124,8 +123,9 @@ export class PostgresDecisionStore implements DecisionStore {
 
   async #run(sql: string, parameters: unknown[]): Promise<readonly SqlRow[]> {
     try {
-      const ran = runOn(this.#pool, inSchema(this.#schema, sql), parameters)
-      return await within(ran, this.#commandTimeoutMs, () => late(this.#commandTimeoutMs))
+      const ms = this.#commandTimeoutMs
+      const statement = { sql: inSchema(this.#schema, sql), parameters }
+      return await runWithin(this.#pool, statement, { ms, late: () => late(ms) })
     } catch (error) {
       const explained = explainSql(error, `using the decisions in schema "${this.#schema}"`)
       const passing = isPassing(error) || explained instanceof ConnectionRefused

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Redis } from 'ioredis'
-import { Client } from 'pg'
+import { Client, Pool } from 'pg'
 import { StoreUnavailable } from '../../lib/index.ts'
 import { migrate } from '../../lib/sql/migrate.ts'
 import { MemoryDecisionStore } from '../../lib/transactional-message/memory.ts'
@@ -9,6 +9,7 @@ import { RedisDecisionStore } from '../../lib/transactional-message/redis.ts'
 import { freshSchema, type Schema } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
 import { freePort } from '../support/ports.ts'
+import { startProxy } from '../support/tcp-proxy.ts'
 import { unique } from '../support/unique.ts'
 import { decisionStoreContract, freshScope } from './decision-store.contract.ts'
 import { caught } from './setup.ts'
@@ -150,6 +151,22 @@ describe('PostgresDecisionStore', () => {
     const lost = new PostgresDecisionStore({ pool: mute, lockTimeoutMs: 20, commandTimeoutMs: 50 })
     expect(await caught(lost.decide(freshScope(), 't', 'committed', 'service'))).to.be.instanceOf(StoreUnavailable)
     expect(await caught(lost.look(freshScope(), ['t']))).to.be.instanceOf(StoreUnavailable)
+  })
+
+  it('goes on by itself after a network that lost what was under way, with all clients of the pool', async () => {
+    const proxy = await startProxy(schema.url)
+    const pool = new Pool({ connectionString: proxy.url, max: 2 }).on('error', () => {})
+    const own = { pool, schema: schema.name, lockTimeoutMs: 100, commandTimeoutMs: 500 }
+    const decisions = new PostgresDecisionStore(own)
+    const scope = freshScope()
+    await Promise.all(['a', 'b'].map((id) => decisions.look(scope, [id])))
+    proxy.swallow()
+    for (const id of ['a', 'b'])
+      expect(await caught(decisions.decide(scope, id, 'committed', 'service'))).to.be.instanceOf(StoreUnavailable)
+    await proxy.resume()
+    expect(await decisions.decide(scope, 'c', 'committed', 'service')).to.include({ decision: 'committed' })
+    await pool.end()
+    await proxy.close()
   })
 
   it('removes what has expired', async () => {
