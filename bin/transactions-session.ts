@@ -67,7 +67,7 @@ export function transactionsSessionCommand<Flags extends TransactionsFlags>(
 }
 
 function decisionFlags(command: Command): Command {
-  const text = 'look into its decision store, here or at the address given, for checks and what was decided meanwhile'
+  const text = 'look into the decision store of the service, for checks and for what was decided meanwhile'
   command
     .addOption(new Option('--decisions <store>', text).choices(['redis', 'postgres']))
     .option('--redis <url>', 'its decision store in Redis (default with --decisions redis: REDIS_URL)')

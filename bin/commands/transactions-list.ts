@@ -85,7 +85,7 @@ async function footer({ output, desk, instances }: TransactionsSession, shown: n
   const first = shown < parked ? `The first ${count(shown)}, --limit shows more. ` : ''
   output.note(shown === 0 ? `Nothing is parked in ${name}.` : `\n${first}${count(parked)} parked.`)
   output.note(
-    `${count(undecided)} undecided, ready to be checked; ${count(waiting)} before their first check (most of those are long decided). Not counted: what instances have in hand.`,
+    `${count(undecided)} undecided, ready to be checked; ${count(waiting)} before their first check${waiting > 0 ? ' (most of those are long decided)' : ''}. Not counted: what instances have in hand.`,
   )
   const running = await instances()
   output.note(

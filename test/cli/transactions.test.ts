@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { widthOf } from '../../bin/text.ts'
-import { MemoryDecisionStore } from '../../lib/index.ts'
+import { MemoryDecisionStore, migrate, PostgresDecisionStore } from '../../lib/index.ts'
+import { freshSchema } from '../support/database.ts'
 import { unique } from '../support/unique.ts'
 import {
   amqpUrl,
@@ -87,6 +88,20 @@ describe('the command: transactions', function () {
     expect(dry.stdout).to.equal('would commit  order-0: rolled-back meanwhile, and that stands\n')
     const elsewhere = await run('list', ['--redis', redisUrl(), '--prefix', unique('other')])
     expect(elsewhere.stdout).to.match(/order-0 +\? /)
+  })
+
+  it('looks into a decision store in Postgres, too', async () => {
+    await using schema = await freshSchema()
+    await migrate(schema.pool, { schema: schema.name })
+    const decisions = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name })
+    const { run } = await withParked(1, { decisions })
+    const { code, stdout } = await run('list', ['--decisions', 'postgres', '--schema', schema.name, '--json'])
+    expect(code).to.equal(0)
+    expect(lines(stdout)[0]).to.include({ transactionId: 'order-0', checks: 1 })
+    const down = await run('list', ['--database', 'postgres://me:secret@127.0.0.1:1/none'])
+    expect(down.code).to.equal(3)
+    expect(down.stderr).not.to.contain('secret')
+    await closeAll()
   })
 
   it('shows one transaction with its messages, as words, JSON or bytes; bodies only where asked for', async () => {
