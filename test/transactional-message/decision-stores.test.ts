@@ -165,8 +165,8 @@ describe('PostgresDecisionStore', () => {
       expect(await caught(decisions.decide(scope, id, 'committed', 'service'))).to.be.instanceOf(StoreUnavailable)
     await proxy.resume()
     expect(await decisions.decide(scope, 'c', 'committed', 'service')).to.include({ decision: 'committed' })
-    await pool.end()
     await proxy.close()
+    await pool.end()
   })
 
   it('removes what has expired', async () => {
