@@ -9,11 +9,11 @@
  */
 import type { Book } from './relay-book.ts'
 import { Pace, pauseAfter } from './relay-pace.ts'
-import type { OutboxRow, RelayTable } from './relay-table.ts'
+import type { RelayedRow, RelayTable } from './relay-table.ts'
 
 /** What clearing is put together from. */
 export interface ClearingParts {
-  readonly book: Book<OutboxRow>
+  readonly book: Book<RelayedRow>
   readonly table: RelayTable
   /** So many rows are worth a statement at once. */
   readonly many: number

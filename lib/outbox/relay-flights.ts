@@ -6,11 +6,11 @@ import { PublishFailed } from '../errors.ts'
 import type { Events } from '../observability/events.ts'
 import type { Book, Entry } from './relay-book.ts'
 import type { Sender } from './relay-send.ts'
-import type { OutboxRow } from './relay-table.ts'
+import type { RelayedRow } from './relay-table.ts'
 
 /** What flights are put together from. */
 export interface FlightsParts {
-  readonly book: Book<OutboxRow>
+  readonly book: Book<RelayedRow>
   readonly sender: Sender
   readonly events: Events
   readonly outbox: string
@@ -49,14 +49,14 @@ export class Flights {
     for (let entry = book.next(); entry; entry = book.next()) this.#start(entry)
   }
 
-  #start(entry: Entry<OutboxRow>): void {
+  #start(entry: Entry<RelayedRow>): void {
     this.#parts.sender.send(entry.row).then(
       () => this.#confirmed(entry),
       (error: unknown) => this.#failed(entry, error),
     )
   }
 
-  #confirmed(entry: Entry<OutboxRow>): void {
+  #confirmed(entry: Entry<RelayedRow>): void {
     const { book, sender, events } = this.#parts
     book.confirmed(entry)
     sender.forget(entry.row)
@@ -64,7 +64,7 @@ export class Flights {
     this.#landed()
   }
 
-  #failed(entry: Entry<OutboxRow>, error: unknown): void {
+  #failed(entry: Entry<RelayedRow>, error: unknown): void {
     const { book, sender, isClosing } = this.#parts
     const unanswered = isClosing() && error instanceof PublishFailed && error.retryable
     const verdict = unanswered ? 'again' : sender.judge(entry.row, error)
@@ -80,7 +80,7 @@ export class Flights {
     this.#parts.onLanded()
   }
 
-  #tell(row: OutboxRow): void {
+  #tell(row: RelayedRow): void {
     const { message_id: messageId, transaction_id: transactionId, exchange, routing_key: routingKey } = row
     const { events, outbox } = this.#parts
     const ageMs = row.ageMs + performance.now() - row.readAt

@@ -1,25 +1,28 @@
 /**
  * When a relay looks next: at once while there is much, soon after there was something or a hint came, ever later while there is
- * nothing, at the latest after `pollMs`. Looking is the truth; hints only make it sooner, and they come before the commit they
- * tell of: so a hint begins a sequence of looks anew, 2, 4, 8, 16 ... ms apart.
+ * nothing, at the latest after `pollMs`. Looking is the truth; hints only make it sooner. One that comes before the commit it tells of
+ * begins a sequence of looks anew, 2, 4, 8, 16 ... ms apart; one that comes after it asks for a look at once.
  *
- * Promises: waits on one timer and ends early when woken; looks take at most half of the time unless much is found.
+ * Promises: waits on one timer and ends early when woken; between two looks are 2 ms, and as long as a look took where nobody waits,
+ * unless much is found.
  */
 import { MAX_TIMER_MS } from '../deadline.ts'
+import type { Hint } from './hints.ts'
 
 const FIRST_MS = 2
-/** Of the time a look took: the least pause after it. */
-const SHARE = 1
+const NEVER = Number.NEGATIVE_INFINITY
 
 /** When one loop looks, and its rest in between. */
 export class Pace {
   readonly #pollMs: number
-  #nextMs = FIRST_MS
-  #leastMs = 0
-  #lookedAt = Number.NEGATIVE_INFINITY
+  #stepMs = FIRST_MS
+  #dueAt = NEVER
+  #lookedAt = NEVER
+  /** Came since the latest look began. */
+  #hint: Hint | undefined
   #ring: (() => void) | undefined
   #woken = false
-  #restsUntil = Number.NEGATIVE_INFINITY
+  #restsUntil = NEVER
 
   constructor(pollMs: number) {
     this.#pollMs = pollMs
@@ -27,21 +30,30 @@ export class Pace {
 
   /** When the next look is due, on the monotonic clock. */
   get dueAt(): number {
-    return this.#lookedAt + Math.max(this.#nextMs, this.#leastMs)
+    return this.#dueAt
+  }
+
+  /** A look begins: what is hinted from now on it may miss. */
+  looking(): void {
+    this.#hint = undefined
   }
 
   /** A look has ended. */
   looked(tookMs: number, found: 'nothing' | 'some' | 'much'): void {
-    this.#lookedAt = performance.now()
-    this.#leastMs = found === 'much' ? 0 : Math.min(this.#pollMs, tookMs * SHARE)
-    this.#nextMs =
-      found === 'much' ? 0 : Math.min(this.#pollMs, found === 'some' ? FIRST_MS : this.#nextMs * 2 || FIRST_MS)
+    const now = performance.now()
+    this.#lookedAt = now
+    const again = found === 'some' || this.#hint !== undefined
+    this.#stepMs = Math.min(this.#pollMs, again ? FIRST_MS : this.#stepMs * 2)
+    this.#dueAt = found === 'much' ? now : now + Math.max(this.#stepMs, Math.min(this.#pollMs, tookMs))
+    if (this.#hint) this.#hasten(this.#hint)
   }
 
-  /** There may be something: the quick sequence begins anew. */
-  hint(): void {
-    this.#nextMs = FIRST_MS / 2
-    if (this.dueAt < this.#restsUntil) this.wake()
+  /** There may be something. */
+  hint(hint: Hint): void {
+    this.#hint = this.#hint === 'committed' ? 'committed' : hint
+    this.#stepMs = Math.min(FIRST_MS, this.#pollMs)
+    this.#hasten(hint)
+    if (this.#dueAt < this.#restsUntil) this.wake()
   }
 
   /** Ends the wait under way, or the next one. */
@@ -54,8 +66,14 @@ export class Pace {
   async until(at: number): Promise<void> {
     this.#restsUntil = at
     if (!this.#woken) await this.#rung(at - performance.now())
-    this.#restsUntil = Number.NEGATIVE_INFINITY
+    this.#restsUntil = NEVER
     this.#woken = false
+  }
+
+  #hasten(hint: Hint): void {
+    const now = performance.now()
+    const soonest = hint === 'committed' ? Math.max(now, this.#lookedAt + FIRST_MS) : now + FIRST_MS
+    this.#dueAt = Math.min(this.#dueAt, soonest)
   }
 
   #rung(ms: number): Promise<void> {

@@ -6,12 +6,12 @@
 import type { Book } from './relay-book.ts'
 import { Floor } from './relay-floor.ts'
 import type { Pace } from './relay-pace.ts'
-import type { OutboxRow, RelayTable } from './relay-table.ts'
+import type { RelayedRow, RelayTable } from './relay-table.ts'
 import type { Shards } from './shards.ts'
 
 /** What reading is put together from. */
 export interface ReadingParts {
-  readonly book: Book<OutboxRow>
+  readonly book: Book<RelayedRow>
   readonly table: RelayTable
   readonly shards: Shards
   readonly pace: Pace
@@ -67,6 +67,7 @@ export class Reading {
     await this.#promote()
     if (book.room.messages === 0 || book.room.bytes === 0) return
     const startedAt = performance.now()
+    pace.looking()
     const reading = shards.reading
     await this.#lift(reading)
     const held = startedAt >= this.#heldAt ? await this.#held(reading) : 0
@@ -114,7 +115,7 @@ export class Reading {
   }
 
   /** Moved once, so that not every look goes over all rows of a key that waits. */
-  async #hold(blocked: readonly OutboxRow[]): Promise<void> {
+  async #hold(blocked: readonly RelayedRow[]): Promise<void> {
     if (blocked.length === 0) return
     await this.#parts.table.hold(blocked, this.#parts.shards.epochOf)
     this.orphaned(blocked.map(({ key }) => key!))

@@ -17,7 +17,7 @@ import type { Publisher } from '../producer/publisher.ts'
 import type { DelayRoute } from '../topology/delay.ts'
 import { unpacked } from './packing.ts'
 import type { Verdict } from './relay-book.ts'
-import type { OutboxRow } from './relay-table.ts'
+import type { RelayedRow } from './relay-table.ts'
 
 /** What a sender is put together from. */
 export interface SenderParts {
@@ -54,7 +54,7 @@ export class Sender {
   }
 
   /** @throws PublishFailed, and what reading the row or declaring its delay throws */
-  send(row: OutboxRow): Promise<unknown> {
+  send(row: RelayedRow): Promise<unknown> {
     try {
       const message = unpacked(row)
       const restMs = row.waitMs === undefined ? 0 : row.waitMs - (performance.now() - row.readAt)
@@ -65,7 +65,7 @@ export class Sender {
   }
 
   /** What is to become of a row that was not sent. */
-  judge(row: OutboxRow, error: unknown): Verdict | 'again' {
+  judge(row: RelayedRow, error: unknown): Verdict | 'again' {
     const { attempts: most, backoff } = this.#parts
     const cause = error instanceof Error ? error : new Error(String(error))
     if (this.#saysNothing(cause)) return 'again'
@@ -80,7 +80,7 @@ export class Sender {
   }
 
   /** Nothing need be remembered of it any more. */
-  forget(row: OutboxRow): void {
+  forget(row: RelayedRow): void {
     if (this.#uncounted.size > 0) this.#uncounted.delete(row.position)
   }
 

@@ -17,7 +17,7 @@ import type { BookRow, Entry, Failure } from './relay-book.ts'
 import type { Horizon } from './relay-floor.ts'
 
 /** A row as a relay reads it. */
-export interface OutboxRow extends BookRow, PackedColumns {
+export interface RelayedRow extends BookRow, PackedColumns {
   /** How long ago it was written, by the server's clock, ms. */
   readonly ageMs: number
   /** How long it is not to be delivered yet, by the server's clock when it was read, ms; undefined: no delay was asked for. */
@@ -127,7 +127,7 @@ export class RelayTable {
     this.#keepSent = of.keepSent
   }
 
-  async ready({ shards, hand, crowded, messages, bytes, after }: PageOf): Promise<OutboxRow[]> {
+  async ready({ shards, hand, crowded, messages, bytes, after }: PageOf): Promise<RelayedRow[]> {
     const lists = [listOf(shards), listOf(hand), JSON.stringify(crowded)]
     return rowsOf(await this.#ask(READY, [this.#name, ...lists, messages, bytes, String(after)]), false)
   }
@@ -138,17 +138,17 @@ export class RelayTable {
     return { last: number('last'), oldest: number('oldest'), next: number('next') }
   }
 
-  async due({ shards, hand, messages, bytes }: Omit<PageOf, 'crowded' | 'after'>): Promise<OutboxRow[]> {
+  async due({ shards, hand, messages, bytes }: Omit<PageOf, 'crowded' | 'after'>): Promise<RelayedRow[]> {
     return rowsOf(await this.#ask(DUE, [this.#name, listOf(shards), listOf(hand), messages, bytes]), true)
   }
 
-  async sent(entries: readonly Entry<OutboxRow>[]): Promise<void> {
+  async sent(entries: readonly Entry<RelayedRow>[]): Promise<void> {
     if (entries.length === 0) return
     await this.#ask(this.#keepSent ? MARK_SENT : DELETE, [listOf(entries.map(({ row }) => row.position))])
   }
 
   /** Rows of a key behind one that is parked stay as they are. */
-  async failed(failures: readonly Failure<OutboxRow>[]): Promise<void> {
+  async failed(failures: readonly Failure<RelayedRow>[]): Promise<void> {
     await this.#putOff(
       failures.flatMap(({ entry, verdict, followers }) => [
         {
@@ -164,7 +164,7 @@ export class RelayTable {
   }
 
   /** These wait for others of their key. */
-  async hold(rows: readonly OutboxRow[], epochOf: (shard: number) => number | undefined): Promise<void> {
+  async hold(rows: readonly RelayedRow[], epochOf: (shard: number) => number | undefined): Promise<void> {
     await this.#putOff(rows.map((row) => behind(row, epochOf(row.shard) ?? -1)))
   }
 
@@ -197,11 +197,11 @@ export function listOf(numbers: Iterable<number>): string {
   return `{${[...numbers].join()}}`
 }
 
-function named({ position, shard, attempts }: OutboxRow, epoch: number) {
+function named({ position, shard, attempts }: RelayedRow, epoch: number) {
   return { position, shard, epoch, was: attempts }
 }
 
-function behind(row: OutboxRow, epoch: number) {
+function behind(row: RelayedRow, epoch: number) {
   return { ...named(row, epoch), state: 'held', attempts: row.attempts, delay_ms: null, error: null }
 }
 
@@ -211,7 +211,7 @@ function storable(text: string): string {
 }
 
 /** Drivers differ in what they make of bigint and float8: both become numbers here. */
-function rowsOf(rows: readonly SqlRow[], held: boolean): OutboxRow[] {
+function rowsOf(rows: readonly SqlRow[], held: boolean): RelayedRow[] {
   const readAt = performance.now()
   return (rows as unknown as readonly RawRow[]).map((row) => ({
     position: Number(row.position),

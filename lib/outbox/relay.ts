@@ -40,7 +40,7 @@ import { checkRelayOptions, type RelayOptions, type SettledRelayOptions } from '
 import { Pace, pauseAfter } from './relay-pace.ts'
 import { Reading } from './relay-reading.ts'
 import { Sender } from './relay-send.ts'
-import { type Ask, askOf, type OutboxRow, PER_KEY, RelayTable } from './relay-table.ts'
+import { type Ask, askOf, PER_KEY, type RelayedRow, RelayTable } from './relay-table.ts'
 import { Upkeep } from './relay-upkeep.ts'
 import { RELAYS_CHANNEL, Shards } from './shards.ts'
 
@@ -70,7 +70,7 @@ export class Relay {
   readonly #parts: RelayParts
   readonly #events: Events
   readonly #pace: Pace
-  readonly #book: Book<OutboxRow>
+  readonly #book: Book<RelayedRow>
   readonly #table: RelayTable
   readonly #shards: Shards
   readonly #sender: Sender
@@ -102,7 +102,7 @@ export class Relay {
     this.#events = parts.connection.options.events
     const [owner, ask, events, many] = [newMessageId(), this.#ask(), this.#events, Math.ceil(windowMessages / PART)]
     const pace = new Pace(pollMs)
-    const book = new Book<OutboxRow>({ windowMessages, windowBytes, perKey: PER_KEY })
+    const book = new Book<RelayedRow>({ windowMessages, windowBytes, perKey: PER_KEY })
     const table = new RelayTable(ask, { schema, name, owner, keepSent: keepSentMs > 0 })
     const shards = new Shards({ ask, name, schema, owner, leaseMs, inHand: (shard) => book.has(shard) })
     const window = { windowMessages, windowBytes, maxWaiting: Number.MAX_SAFE_INTEGER }
@@ -245,7 +245,7 @@ export class Relay {
     if (fresh.length === 0) return
     this.#upkeep.tookOver()
     this.#reading.heldIn(0)
-    this.#pace.hint()
+    this.#pace.hint('committed')
   }
 
   #landed(): void {
@@ -278,7 +278,7 @@ export class Relay {
   #watch(): void {
     const { outbox } = this.#options
     const { logger } = this.#parts
-    if (typeof outbox !== 'string') this.#unwatch.push(outbox.onAdded(() => this.#pace.hint()))
+    if (typeof outbox !== 'string') this.#unwatch.push(outbox.onAdded((hint) => this.#pace.hint(hint)))
     if (typeof outbox !== 'string' && logger) this.#unwatch.push(outbox.logTo(logger))
     this.#unwatch.push(this.#parts.connection.onChange(() => this.#brokerChanged()))
     this.#brokerChanged()
@@ -309,7 +309,7 @@ export class Relay {
     this.#events.emit('relay.state', { outbox: this.name, from, to, error: to === 'paused' ? why : undefined })
   }
 
-  #tell({ entry, verdict }: Failure<OutboxRow>): void {
+  #tell({ entry, verdict }: Failure<RelayedRow>): void {
     const { message_id: messageId, transaction_id: transactionId } = entry.row
     const { state, attempts, delayMs, error } = verdict
     const ids = { outbox: this.name, messageId, transactionId }
@@ -352,7 +352,7 @@ export class Relay {
     return new Sender({ connection, publisher, delayRoute, forgetDelays, deadlineMs, attempts, backoff })
   }
 
-  #makeFlights(book: Book<OutboxRow>): Flights {
+  #makeFlights(book: Book<RelayedRow>): Flights {
     return new Flights({
       book,
       sender: this.#sender,
@@ -371,7 +371,7 @@ export class Relay {
       this.#pace.wake()
     }
     return new Map([
-      [HINT_CHANNEL, () => this.#pace.hint()],
+      [HINT_CHANNEL, () => this.#pace.hint('committed')],
       [RELAYS_CHANNEL, hurry],
     ])
   }
