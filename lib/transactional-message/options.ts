@@ -30,7 +30,7 @@ export interface TransactionalOptions {
   readonly maxAgeMs?: number
   /** How long one check may take. Default 10,000. */
   readonly checkTimeoutMs?: number
-  /** How long decisions are remembered; at least `maxAgeMs`. Default 1,209,600,000 (14 days). */
+  /** How long decisions are remembered; at least `maxAgeMs`, and more than `firstCheckMs`. Default 1,209,600,000 (14 days). */
   readonly retentionMs?: number
   /** Most undecided transactions in hand per instance; the others wait in the broker. Default 1,000. */
   readonly maxUndecided?: number
@@ -93,8 +93,9 @@ export function settingsOf(name: string, options: TransactionalOptions, drainMs:
   const where = `transactional("${name}")`
   checkOptions(where, options, RULES)
   const settings = { ...TRANSACTIONAL_DEFAULTS, drainMs, ...given(options) } as Settings
-  if (settings.retentionMs >= settings.maxAgeMs) return settings
+  const { retentionMs, maxAgeMs, firstCheckMs } = settings
+  if (retentionMs >= maxAgeMs && retentionMs > firstCheckMs) return settings
   throw new InvalidOption(
-    `${where}: expected retentionMs (${settings.retentionMs}) to be at least maxAgeMs (${settings.maxAgeMs}): a decision must not be forgotten before its half message has come to its end`,
+    `${where}: expected retentionMs (${retentionMs}) to be at least maxAgeMs (${maxAgeMs}) and more than firstCheckMs (${firstCheckMs}): a decision must not be forgotten before its half message has come to its end`,
   )
 }

@@ -318,6 +318,7 @@ describe('transactional messages', () => {
       { firstCheckMs: 99 },
       { firstCheck: 1 },
       { retentionMs: 5_000 },
+      { retentionMs: 5_000, maxAgeMs: 5_000, firstCheckMs: 5_000 },
       { decisions: {} },
     ])
       expect(await open('ok', options)).to.have.property('code', 'INVALID_OPTION')
