@@ -17,7 +17,8 @@ import {
 import { LATEST_VERSION } from './migrations/all.ts'
 
 /** How to have the tables; every mismatch ends with it. */
-export const HOW_TO_MIGRATE = 'run `surehop migrate`, or call migrate(pool), as a user who may create tables'
+export const HOW_TO_MIGRATE =
+  'run `surehop migrate` (--schema for one not named surehop), or call migrate(pool), as a user who may create tables'
 
 type Make = (message: string, cause: Error) => Error
 
@@ -109,6 +110,11 @@ const ROLLED_BACK = new Set(['40001', '40P01'])
 /** May it be gone the next time, without a change on anybody's side? */
 export function isPassing(error: unknown): boolean {
   if (explainSql(error, 'asking') instanceof DatabaseUnavailable) return true
+  return isRolledBack(error)
+}
+
+/** Has Postgres rolled back, only because of others at the same time? */
+export function isRolledBack(error: unknown): boolean {
   return layersOf(error).some(({ code }) => ROLLED_BACK.has(String(code)))
 }
 

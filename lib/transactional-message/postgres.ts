@@ -7,11 +7,12 @@
  * Records are removed some time after the retention, a few at a time and in passing.
  * Does NOT promise anything about a client that is lent: no BEGIN, COMMIT or ROLLBACK is sent to it.
  */
+import { pause } from '../deadline.ts'
 import { ConnectionRefused, InvalidOption, StoreUnavailable } from '../errors.ts'
 import { checkOptions, given, having, integer, needed } from '../options.ts'
 import { isOutsideTransaction, type LentClient, runOn, runWithin, type SqlPool, type SqlRow } from '../sql/client.ts'
 import { DEFAULT_SCHEMA, inSchema, schemaName } from '../sql/schema.ts'
-import { explainSql, isPassing } from '../sql/trouble.ts'
+import { explainSql, isPassing, isRolledBack } from '../sql/trouble.ts'
 import type { Decider, Decision, DecisionScope, DecisionStore, DecisionView } from './decisions.ts'
 import { UNDECIDED } from './decisions.ts'
 import { CHECKED, DECIDE, LOOK, PROBE, PUBLISHED, RESTORE, SWEEP } from './postgres-statements.ts'
@@ -37,6 +38,9 @@ const RULES = {
 
 const DEFAULTS = { schema: DEFAULT_SCHEMA, lockTimeoutMs: 2_000, commandTimeoutMs: 5_000 } as const
 
+/** How often a statement is tried that Postgres rolls back because of others. */
+const MAX_TRIES = 5
+const TRY_PAUSE_MS = 20
 /** Expired records are removed at most so often, ms. */
 const SWEEP_EVERY_MS = 60_000
 /** So many at most at a time. */
@@ -121,16 +125,24 @@ export class PostgresDecisionStore implements DecisionStore {
     return [String(this.#lockTimeoutMs), scope.name, transactionId, decision, by, scope.retentionMs]
   }
 
+  /** Where Postgres surely rolled back and asks for a repeat (a stricter isolation by default, a deadlock), it gets one. */
   async #run(sql: string, parameters: unknown[]): Promise<readonly SqlRow[]> {
-    try {
-      const ms = this.#commandTimeoutMs
-      const statement = { sql: inSchema(this.#schema, sql), parameters }
-      return await runWithin(this.#pool, statement, { ms, late: () => late(ms) })
-    } catch (error) {
-      const explained = explainSql(error, `using the decisions in schema "${this.#schema}"`)
-      const passing = isPassing(error) || explained instanceof ConnectionRefused
-      throw passing ? new StoreUnavailable(explained.message, { cause: explained }) : explained
+    const ms = this.#commandTimeoutMs
+    const statement = { sql: inSchema(this.#schema, sql), parameters }
+    for (let tries = 1; ; tries++) {
+      try {
+        return await runWithin(this.#pool, statement, { ms, late: () => late(ms) })
+      } catch (error) {
+        if (tries === MAX_TRIES || !isRolledBack(error)) throw this.#explained(error)
+        await pause(Math.random() * TRY_PAUSE_MS * tries)
+      }
     }
+  }
+
+  #explained(error: unknown): Error {
+    const explained = explainSql(error, `using the decisions in schema "${this.#schema}"`)
+    const passing = isPassing(error) || explained instanceof ConnectionRefused
+    return passing ? new StoreUnavailable(explained.message, { cause: explained }) : explained
   }
 
   /** In passing: what fails here is tidiness, not truth. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { Client, Pool } from 'pg'
@@ -151,6 +152,30 @@ describe('PostgresDecisionStore', () => {
     const lost = new PostgresDecisionStore({ pool: mute, lockTimeoutMs: 20, commandTimeoutMs: 50 })
     expect(await caught(lost.decide(freshScope(), 't', 'committed', 'service'))).to.be.instanceOf(StoreUnavailable)
     expect(await caught(lost.look(freshScope(), ['t']))).to.be.instanceOf(StoreUnavailable)
+  })
+
+  it('decides under a stricter isolation by default, too', async () => {
+    const database = `isolated_${randomUUID().replaceAll('-', '')}`
+    await client.query(`CREATE DATABASE ${database}`)
+    await client.query(`ALTER DATABASE ${database} SET default_transaction_isolation = 'serializable'`)
+    const url = new URL(schema.url)
+    url.pathname = database
+    const pool = new Pool({ connectionString: url.href })
+    await migrate(pool)
+    const decisions = new PostgresDecisionStore({ pool })
+    const scope = freshScope()
+    for (let n = 0; n < 5; n++) {
+      const [{ by }] = await Promise.all([
+        decisions.decide(scope, `${n}`, 'committed', 'service'),
+        decisions.checked(scope, `${n}`),
+        decisions.decide(scope, `${n}`, 'committed', 'service'),
+        decisions.checked(scope, `${n}`),
+      ])
+      expect(by).to.equal('service')
+      expect(await decisions.look(scope, [`${n}`])).to.have.nested.property('[0].checks', 2)
+    }
+    await pool.end()
+    await client.query(`DROP DATABASE ${database}`)
   })
 
   it('goes on by itself after a network that lost what was under way, with all clients of the pool', async () => {
