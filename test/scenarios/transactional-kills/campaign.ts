@@ -16,6 +16,8 @@ export interface Fare {
 
 const MISSES = 2
 const LATEST = 6
+/** Work has so many deaths for each in an orderly end. */
+const WEIGHT_OF_END = 3
 
 /** The kills of one kind of process. */
 export class Campaign {
@@ -40,7 +42,8 @@ export class Campaign {
   /** The next death; never two at the same step at once while others have had fewer. */
   next(): Plan {
     const open = this.#open
-    const score = ([step, { kills }]: [string, Fare]) => kills + (this.#underWay.get(step) ?? 0)
+    const score = ([step, { kills }]: [string, Fare]) =>
+      (kills + (this.#underWay.get(step) ?? 0)) * (step.startsWith(CLOSING) ? WEIGHT_OF_END : 1)
     const least = Math.min(...open.map(score))
     const candidates = open.filter((entry) => score(entry) === least)
     const chosen = candidates[Math.floor(this.#random() * candidates.length)]
