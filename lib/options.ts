@@ -123,13 +123,22 @@ export function given<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T
 }
 
-/** A value on one line, short, for an error message. */
+/** A value on one line, short, for an error message. An address given in the wrong place is shown without its password. */
 export function show(value: unknown): string {
   if (value === undefined) return 'nothing'
   if (typeof value === 'function') return 'a function'
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 59)}…` : value)
+  if (typeof value === 'string') return JSON.stringify(short(withoutPassword(value)))
   if (typeof value !== 'object' || value === null) return String(value)
   return Array.isArray(value) ? `an array of ${value.length}` : `an object of ${value.constructor?.name ?? 'no class'}`
+}
+
+function short(text: string): string {
+  return text.length > 60 ? `${text.slice(0, 59)}…` : text
+}
+
+/** Before it is cut short: the cut may fall between the password and the "@" it is known by. */
+function withoutPassword(text: string): string {
+  return text.replace(/(:\/\/[^:]*):.*@/s, '$1:***@').replace(/([?&]password=)[^&]*/gi, '$1***')
 }
 
 function within(value: number, min: number, max: number): boolean {

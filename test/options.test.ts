@@ -74,4 +74,14 @@ describe('options', () => {
     expect(show(Symbol('s'))).equal('Symbol(s)')
     expect(show(10n)).equal('10')
   })
+
+  it('shows no password of an address that was given in the wrong place', () => {
+    const secret = 's3:c@r/et'
+    expect(show(`postgres://app:${secret}@db:5432/${'x'.repeat(100)}`)).match(
+      /^"postgres:\/\/app:\*\*\*@db:5432\/x+…"$/,
+    )
+    expect(show(`amqp://app:${secret.repeat(10)}@rabbit`)).equal('"amqp://app:***@rabbit"')
+    expect(show('postgres://db/orders?user=app&password=s3cret')).equal('"postgres://db/orders?user=app&password=***"')
+    expect(show('https://example.org/a:b')).equal('"https://example.org/a:b"')
+  })
 })
