@@ -54,9 +54,11 @@ function addressOf(flags: DatabaseFlags): string {
   )
 }
 
-/** An address with a plain "#" or "/" in its password is read as another one: its rest would go where hosts are printed. */
+/**
+ * An address with a plain "#" or "/" in its password is read as another one: its rest would go where hosts are printed.
+ * One without "//" names no host: the driver would ask whatever listens on this machine.
+ */
 function isAddress(address: string): boolean {
   if (!URL.canParse(address)) return false
-  const { protocol, hash } = new URL(address)
-  return /^postgres(ql)?:$/.test(protocol) && hash === ''
+  return /^postgres(ql)?:\/\//.test(address) && new URL(address).hash === ''
 }

@@ -124,6 +124,7 @@ describe('the command: migrate', function () {
       '',
       /expected --database to be like/,
     ],
+    ['an address without //, which names no host', [], 'postgres:orders', /expected DATABASE_URL to be like/],
     [
       'a schema with another name',
       ['--schema', 'Upper'],
