@@ -81,8 +81,13 @@ function columns({ paint }: Output, { outbox, state }: Flags): Column<OutboxRow>
 
 function heldColumns(red: (text: string) => string, state: OutboxState): Column<OutboxRow>[] {
   const tries = { head: 'TRIES', of: ({ attempts }: OutboxRow) => String(attempts), right: true }
-  const error = { head: 'ERROR', of: ({ lastError }: OutboxRow) => lastError ?? '', paint: red, min: 12 }
+  const error = { head: 'ERROR', of: ({ lastError }: OutboxRow) => whyOf(lastError), paint: red, min: 12 }
   return state === 'held' ? [tries, { head: 'AGAIN', of: againIn, min: 8 }, error] : [tries, error]
+}
+
+/** Id and destination have columns of their own: a narrow one is left for the reason. */
+function whyOf(lastError = ''): string {
+  return lastError.replace(/^message .* was not published \([a-z-]+\): /s, '').replace(/^cannot publish to .*?: /s, '')
 }
 
 /** When it will be tried again. */

@@ -54,6 +54,13 @@ describe('the command: outbox', function () {
     expect(rest.stdout).to.contain('m-50')
   })
 
+  it('gives the reason the room that id and destination already have', async () => {
+    const message =
+      'message m-0 to exchange "shop" with routing key "order.placed" was not published (not-sent): cannot publish to exchange "shop": exchange "shop" does not exist. Nothing was sent.'
+    await put(1, PARKED.replace('returned: no queue is bound', message))
+    expect((await run('list')).stdout).to.match(/20 +exchange "shop" does not exist/)
+  })
+
   it('writes NDJSON for pipes, everything and nothing else', async () => {
     await put(60)
     const { code, stdout, stderr } = await run('list', '--state', 'ready', '--json')
