@@ -30,7 +30,7 @@ function troublesOf({ outbox, ready, held, parked, relays, unownedShards }: Outb
   const told: string[] = []
   if (waiting > 0 && relays === 0)
     told.push(
-      `No relay sends outbox ${name}, and ${plural(waiting, 'message')} wait: start surehop.relay() in a service.`,
+      `No relay sends outbox ${name}, and ${plural(waiting, 'message')} ${waiting === 1 ? 'waits' : 'wait'}: start surehop.relay() in a service.`,
     )
   if (relays > 0 && unownedShards > 0)
     told.push(
