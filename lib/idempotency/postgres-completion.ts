@@ -97,6 +97,6 @@ function notOurs({ schema, queue, messageId }: RunLease, seen: SqlRow): Error {
 
 function transactionEnded({ messageId }: RunLease): DeadLetterNow {
   return new DeadLetterNow(
-    `the handler of message ${messageId} ended its transaction itself (COMMIT or ROLLBACK, or work outside it): what it did until then may be committed without its record, and a repeat would do it again. Leave COMMIT and ROLLBACK to transactional(); to undo a part, use SAVEPOINT`,
+    `the handler ended its transaction itself (COMMIT or ROLLBACK, or work outside it): what it did for message ${messageId} until then may be committed without its record, and a repeat would do it again. Leave COMMIT and ROLLBACK to transactional(); to undo a part, use SAVEPOINT`,
   )
 }
