@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { migrate } from '../../lib/index.ts'
 import { freshSchema } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
+import { guard } from '../support/guard.ts'
 import { type DeathOptions, Deaths, type StepReport } from './transactional-kills/deaths.ts'
 import { type Books, bookOf, FAULTS, reconcile, type Verdict } from './transactional-kills/ledger.ts'
 import { openNursery } from './transactional-kills/nursery.ts'
@@ -55,6 +56,7 @@ export async function transactionalKills(
 ): Promise<TransactionalKillReport> {
   const began = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'surehop-books-'))
+  const release = guard({ path: folder })
   const schema = await freshSchema()
   const nursery = await openNursery()
   let witness: Witness | undefined
@@ -84,6 +86,7 @@ export async function transactionalKills(
     await witness?.close().catch(() => {})
     await schema.close()
     await rm(folder, { recursive: true, force: true })
+    release()
   }
 }
 
