@@ -9,7 +9,8 @@
  * without a key fly side by side; whatever has failed keeps its key from flying until the database knows of it; a row in hand is
  * never taken twice; no more than `perKey` rows of one key are in hand, and of a page that brings more only a beginning is taken.
  * Relies on its user: a page has each key's rows as one statement saw them, in order, none left out but those that were in hand when
- * the statement was sent; and no page is read while failures are being recorded. What is done may be cleared meanwhile.
+ * the statement was sent; and `recorded()`, `forget()` and `keep()`, by which rows leave that were not sent, are not called between that
+ * and `take()`. What is done may be cleared meanwhile.
  */
 
 /** What the book needs to know of a row. */
@@ -52,7 +53,8 @@ interface Chain<R extends BookRow> {
   readonly key: string | undefined
   waiting: Entry<R>[]
   flying: Entry<R> | undefined
-  verdict: Verdict | undefined
+  /** Its first row has failed, or (forget) was not sent under a lease that is over: nothing flies until that is seen to. */
+  verdict: Verdict | 'forget' | undefined
   queued: boolean
 }
 
@@ -106,7 +108,7 @@ export class Book<R extends BookRow> {
     return this.#done
   }
 
-  /** Keys that wait until the table knows of a failure. */
+  /** Keys that wait until a failure is seen to. */
   get broken(): number {
     return this.#broken.size
   }
@@ -127,7 +129,7 @@ export class Book<R extends BookRow> {
   /** Keys of which so much is in hand that no more should be asked for now. */
   get crowded(): string[] {
     const keys: string[] = []
-    for (const chain of this.#chains.values()) if (sizeOf(chain) * 2 >= this.#bounds.perKey) keys.push(chain.key!)
+    for (const chain of this.#chains.values()) if (this.#isCrowded(chain)) keys.push(chain.key!)
     return keys
   }
 
@@ -145,12 +147,20 @@ export class Book<R extends BookRow> {
     return page.filter((row) => {
       const epoch = epochOf(row.shard)
       if (this.#hand.has(row.position)) return false
-      if (epoch === undefined) this.#letGo++
-      if (epoch === undefined) return false
-      if (row.blocked) return true
-      this.#add(row, epoch)
+      if (epoch !== undefined && row.blocked && !this.#hasReady(row.key!)) return true
+      if (epoch === undefined || row.blocked) this.#letGo++
+      else this.#add(row, epoch)
       return false
     })
+  }
+
+  /**
+   * Rows of the key that are ready in the table go before what is blocked by one that an operator retries: if that became held, a relay
+   * after us would send it before them.
+   */
+  #hasReady(key: string): boolean {
+    const chain = this.#chains.get(key)
+    return chain !== undefined && [...chain.waiting, ...(chain.flying ? [chain.flying] : [])].some((it) => !it.row.held)
   }
 
   /** The next row that may fly, if there is one; it flies from now on. */
@@ -170,24 +180,23 @@ export class Book<R extends BookRow> {
     return undefined
   }
 
-  confirmed(entry: Entry<R>): void {
+  /** @returns whether its key was crowded, and no longer is: more of it may be asked for */
+  confirmed(entry: Entry<R>): boolean {
+    const { chain } = entry
+    const wasCrowded = this.#isCrowded(chain)
     this.#land(entry)
     entry.phase = 'done'
     this.#done.push(entry)
-    this.#advance(entry.chain)
+    this.#advance(chain)
+    return wasCrowded && !this.#isCrowded(chain)
   }
 
-  /** It could not be sent; of a shard that is no longer ours nothing is said. */
+  /** It could not be sent; of a shard that is no longer ours the table is told nothing. */
   failed(entry: Entry<R>, verdict: Verdict): void {
     const { chain } = entry
     this.#land(entry)
     chain.waiting.unshift(entry)
-    if (entry.stale) this.#forgetChain(chain)
-    else {
-      entry.phase = 'failed'
-      chain.verdict = verdict
-      this.#broken.add(chain)
-    }
+    this.#break(entry, entry.stale ? 'forget' : verdict)
   }
 
   /** It was not sent, through no fault of its own: it waits again, before all others of its key. */
@@ -195,18 +204,21 @@ export class Book<R extends BookRow> {
     const { chain } = entry
     this.#land(entry)
     chain.waiting.unshift(entry)
-    if (entry.stale) this.#forgetChain(chain)
-    else {
-      entry.phase = 'waiting'
-      this.#enqueue(chain)
-    }
+    entry.phase = 'waiting'
+    if (entry.stale) this.#break(entry, 'forget')
+    else this.#enqueue(chain)
   }
 
   get failures(): Failure<R>[] {
-    return [...this.#broken].map((chain) => {
-      const [entry, ...followers] = chain.waiting
-      return { entry: entry!, verdict: chain.verdict!, followers }
+    return [...this.#broken].flatMap(({ waiting, verdict }) => {
+      const [entry, ...followers] = waiting
+      return verdict === undefined || verdict === 'forget' ? [] : [{ entry: entry!, verdict, followers }]
     })
+  }
+
+  /** Lets go of what was not sent under a lease that is over. Not while a page is read: it would go on behind what is let go of. */
+  forget(): void {
+    for (const chain of this.#broken) if (chain.verdict === 'forget') this.#forgetChain(chain)
   }
 
   /**
@@ -259,6 +271,10 @@ export class Book<R extends BookRow> {
     if (!chain.flying && !chain.verdict) this.#enqueue(chain)
   }
 
+  #isCrowded(chain: Chain<R>): boolean {
+    return chain.key !== undefined && sizeOf(chain) * 2 >= this.#bounds.perKey
+  }
+
   #chainOf(key: string | undefined): Chain<R> {
     const known = key === undefined ? undefined : this.#chains.get(key)
     if (known) return known
@@ -270,6 +286,12 @@ export class Book<R extends BookRow> {
   #land(entry: Entry<R>): void {
     this.#flying--
     entry.chain.flying = undefined
+  }
+
+  #break(entry: Entry<R>, verdict: Verdict | 'forget'): void {
+    entry.phase = 'failed'
+    entry.chain.verdict = verdict
+    this.#broken.add(entry.chain)
   }
 
   #advance(chain: Chain<R>): void {

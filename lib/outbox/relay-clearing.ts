@@ -2,7 +2,7 @@
  * Takes what is confirmed out of the table, many rows at a time, beside the relay's loop: the rows stay in hand until the table knows,
  * so that no reading meets them.
  *
- *     idle ──landed()──▶ gathering (until many, or nothing flies, or 10 ms) ──▶ clearing ──▶ idle
+ *     idle ──landed()──▶ gathering (until many, or nothing flies, or 20 ms) ──▶ clearing ──▶ idle
  *                                                          ▲────failed, after a pause──┘
  *
  * Promises: one statement at a time; nothing confirmed is forgotten while the database is away.
@@ -23,7 +23,7 @@ export interface ClearingParts {
   readonly onProblem: (error: unknown) => void
 }
 
-const GATHER_MS = 10
+const GATHER_MS = 20
 
 /** The clearing of one relay. */
 export class Clearing {

@@ -18,6 +18,8 @@ export interface FlightsParts {
   /** The relay closes: what has no answer now is nobody's failure. */
   readonly isClosing: () => boolean
   readonly onLanded: () => void
+  /** More rows of a key may be read, which had many in hand. */
+  readonly onRoom: () => void
 }
 
 /** Rows that could not be sent through no fault of theirs are tried again after so long, unless the connection changes before. */
@@ -57,8 +59,8 @@ export class Flights {
   }
 
   #confirmed(entry: Entry<RelayedRow>): void {
-    const { book, sender, events } = this.#parts
-    book.confirmed(entry)
+    const { book, sender, events, onRoom } = this.#parts
+    if (book.confirmed(entry)) onRoom()
     sender.forget(entry.row)
     if (events.wanted('outbox.sent')) this.#tell(entry.row)
     this.#landed()

@@ -230,6 +230,7 @@ export class Relay {
 
   /** Tells the table what could not be sent. */
   async #record(): Promise<void> {
+    this.#book.forget()
     const { failures } = this.#book
     if (failures.length === 0) return
     await this.#table.failed(failures)
@@ -361,6 +362,7 @@ export class Relay {
       mayFly: () => this.#mayFly,
       isClosing: () => this.#isClosing,
       onLanded: () => this.#landed(),
+      onRoom: () => this.#pace.hint('committed'),
     })
   }
 

@@ -85,7 +85,8 @@ describe('the book of a relay', () => {
     const book = bookOf(...[1, 2, 3, 4, 5, 6].map((n) => row(n, 'hot')), row(7, 'cold'))
     expect([...book.positions]).deep.equal([1, 2, 3, 4, 7])
     expect(book.crowded).deep.equal(['hot'])
-    for (let n = 1; n <= 3; n++) book.confirmed(flying(book).find(({ row }) => row.key === 'hot')!)
+    const room = [1, 2, 3].map(() => book.confirmed(flying(book).find(({ row }) => row.key === 'hot')!))
+    expect(room).deep.equal([false, false, true])
     expect(book.crowded).empty
   })
 
@@ -94,6 +95,13 @@ describe('the book of a relay', () => {
     const blocked = book.take([row(1, 'a'), row(2, 'b', { blocked: true })], owned)
     expect(blocked.map(({ position }) => position)).deep.equal([2])
     expect(positions(flying(book))).deep.equal([1])
+  })
+
+  it('leaves a blocked row ready while ready rows before it are in hand: after a crash they would come behind it', () => {
+    const book = bookOf(row(1, 'a'))
+    expect(book.take([row(3, 'a', { blocked: true })], owned)).empty
+    book.confirmed(flying(book)[0]!)
+    expect(book.take([row(3, 'a', { blocked: true })], owned)).length(1)
   })
 
   it('takes nothing of a shard that is not ours', () => {
@@ -144,9 +152,24 @@ describe('the book of a relay', () => {
       book.take([row(1, 'a'), row(2, 'a')], () => 2)
       expect(flying(book)).empty
       book.failed(one!, held())
+      expect(book.failures).empty
+      book.forget()
       expect([book.broken, book.count]).deep.equal([0, 0])
       book.take([row(1, 'a'), row(2, 'a')], () => 2)
       expect(positions(flying(book))).deep.equal([1])
+    })
+
+    it('takes nothing that was read meanwhile behind a row that was not sent', () => {
+      for (const end of ['failed', 'again'] as const) {
+        const book = bookOf(row(1, 'a'))
+        const [one] = flying(book)
+        book.keep(() => false)
+        book[end](one!, held())
+        book.take([row(2, 'a')], () => 2)
+        expect(flying(book)).empty
+        book.forget()
+        expect(book.count).equal(0)
+      }
     })
 
     it('forgets failures that the table does not know of', () => {

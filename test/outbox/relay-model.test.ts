@@ -167,6 +167,7 @@ class Relay {
 
   record(lost: boolean): void {
     if (this.page) return
+    this.book.forget()
     const { failures } = this.book
     this.table.failed(this.id, failures)
     if (!lost) this.table.promote(this.book.recorded(failures))
