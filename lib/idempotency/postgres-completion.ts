@@ -11,7 +11,7 @@
 import { CommitRefused, DeadLetterNow, InvalidOption, LeaseLost } from '../errors.ts'
 import { type LentClient, runOn, type SqlRow } from '../sql/client.ts'
 import { inSchema } from '../sql/schema.ts'
-import { explainSql } from '../sql/trouble.ts'
+import { explainSql, isAborted } from '../sql/trouble.ts'
 import { textKey } from './postgres-rows.ts'
 
 /** The right of one run to complete its message. */
@@ -48,7 +48,8 @@ export async function begun(client: LentClient, lease: RunLease): Promise<string
 /**
  * Completes the record in the transaction of `client`.
  * @param xid what {@link begun} returned
- * @throws LeaseLost; DeadLetterNow when the transaction is another one than it began with; what the database says
+ * @throws LeaseLost; DeadLetterNow when the transaction is another one than it began with; CommitRefused when the handler dropped
+ * the error of a statement; what the database says
  */
 export async function complete(client: LentClient, lease: RunLease, xid: string): Promise<void> {
   const { schema, fencingToken } = lease
@@ -81,6 +82,8 @@ async function explained<T>(lease: RunLease, work: () => Promise<T>): Promise<T>
   try {
     return await work()
   } catch (error) {
+    // The handler kept the error of a statement to itself: what Postgres says here names neither that nor a remedy.
+    if (isAborted(error)) throw new CommitRefused()
     throw explainSql(error, `asking the inbox in schema "${lease.schema}" in the handler's transaction`)
   }
 }

@@ -132,12 +132,21 @@ export function commitError(error: unknown): Error {
   return notKnown(error)
 }
 
+const doubts = new WeakSet<Error>()
+
 /** It may have been committed. */
 export function notKnown(error: unknown): DatabaseUnavailable {
-  return new DatabaseUnavailable(
+  const doubt = new DatabaseUnavailable(
     `it is not known whether the handler's transaction was committed (${textOf(error)}). If it was, the next delivery is dropped as a duplicate; if not, the message runs again.`,
     { cause: error },
   )
+  doubts.add(doubt)
+  return doubt
+}
+
+/** Did {@link notKnown} make it? */
+export function isDoubt(error: unknown): boolean {
+  return error instanceof Error && doubts.has(error)
 }
 
 /** The connection of a handler that does not heed its signal is closed. */

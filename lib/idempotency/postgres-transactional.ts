@@ -11,13 +11,13 @@
  */
 import { type AttemptPublishes, publishesOf } from '../consumer/active.ts'
 import type { Context, Handler } from '../consumer/handler.ts'
-import { unlessAborted } from '../deadline.ts'
+import { unlessAborted, within } from '../deadline.ts'
 import { Closed, CommitRefused, InvalidOption } from '../errors.ts'
 import type { Message, OutgoingMessage } from '../message.ts'
 import { callable, checkOptions, having, needed, number, oneOf, text } from '../options.ts'
 import type { LentClient, SqlClient, SqlFunction, SqlPool } from '../sql/client.ts'
 import { begun, committed, complete, type RunLease } from './postgres-completion.ts'
-import { commitError, HandlerTransactions, type Isolation, notKnown } from './postgres-handler-transaction.ts'
+import { commitError, HandlerTransactions, type Isolation, isDoubt, notKnown } from './postgres-handler-transaction.ts'
 
 /** A publish that is a row of the outbox: sent if the handler's transaction commits, and only then. */
 export interface WrittenMessage {
@@ -96,6 +96,8 @@ export interface TransactionalPlace {
 }
 
 const DEFAULTS = { isolation: 'read committed', idleTimeoutMs: 60_000 } as const
+/** How long the truth about a COMMIT without an answer is looked for, ms. */
+const LOOK_MS = 5_000
 const outboxRule = having('an outbox, with addDerived(message, client)', 'addDerived')
 const PLAIN_RULES = {
   outbox: outboxRule,
@@ -136,9 +138,22 @@ export function transactionalHandler<Body, Client>(
       signal.throwIfAborted()
       await complete(lent, lease, xid)
       signal.throwIfAborted()
-    })
+    }).catch((error: unknown) => resolved(error, place.pool, { lease, signal }))
     outbox?.wake?.()
   }
+}
+
+/** A COMMIT without an answer is looked for once: what it did must not count as a failed attempt, the last one perhaps. */
+async function resolved(
+  error: unknown,
+  pool: SqlPool,
+  { lease, signal }: { readonly lease: RunLease; readonly signal: AbortSignal },
+): Promise<void> {
+  if (!isDoubt(error)) throw error
+  const late = () => new Error('no answer')
+  await unlessAborted(within(committed(pool, lease), LOOK_MS, late), signal).catch(() => {
+    throw error
+  })
 }
 
 function isTool<Tx>(

@@ -147,6 +147,16 @@ describe('a transactional handler', function () {
     })
   }
 
+  it('says what to do when its handler dropped the error of a statement', async () => {
+    const message = await leased()
+    const handler = store.transactional(async (_, { client }) => {
+      await client.query('SELECT 1/0').catch(() => {})
+    })
+    const error = errorOf(await message.attempt(handler))
+    expect(error).to.be.instanceOf(CommitRefused)
+    expect(error.message).to.contain('let errors of statements through, or use a savepoint')
+  })
+
   it('commits nothing after its lease was taken over, and says so', async () => {
     const message = await leased()
     const handler = store.transactional(async ({ messageId }, { client }) => {
@@ -369,19 +379,32 @@ describe('a transactional handler', function () {
     after(() => proxy.close())
 
     /** Cuts the line as COMMIT goes by, one way or the other. */
-    function cutAt(direction: 'to-server' | 'to-client'): void {
+    function cutAt(direction: 'to-server' | 'to-client', forGood = true): void {
       let asked = false
       proxy.on('data', (way, bytes) => {
         if (way === 'to-server' && bytes.includes('COMMIT')) asked = true
-        if (asked && way === direction) proxy.cut()
+        if (!asked || way !== direction) return
+        proxy.cut()
+        asked = forGood
       })
     }
+
+    it('counts as done when it is seen to stand: the last attempt of a message that was done gives no dead letter', async () => {
+      const message = await leased()
+      const cut = new PostgresIdempotencyStore({ pool, schema: inbox.schema })
+      const handler = cut.transactional({ outbox }, async ({ messageId }, { client }) => {
+        await client.query('INSERT INTO effects (id) VALUES ($1)', [messageId])
+        cutAt('to-client', false)
+      })
+      expect((await message.attempt(handler)).ended).to.equal('done')
+      expect([await message.state(), await message.effects()]).to.deep.equal(['completed', 1])
+    })
 
     for (const [direction, committed] of [
       ['to-server', false],
       ['to-client', true],
     ] as const) {
-      it(`fails the attempt, and the retry finds the truth: ${committed ? 'committed' : 'not committed'}`, async () => {
+      it(`fails the attempt where nobody can tell, and the retry finds the truth: ${committed ? 'committed' : 'not committed'}`, async () => {
         const message = await leased()
         const cut = new PostgresIdempotencyStore({ pool, schema: inbox.schema })
         const handler = cut.transactional({ outbox }, async ({ messageId }, { client, publish }) => {
