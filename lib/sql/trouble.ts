@@ -118,6 +118,11 @@ export function isRolledBack(error: unknown): boolean {
   return layersOf(error).some(({ code }) => ROLLED_BACK.has(String(code)))
 }
 
+/** Does Postgres refuse every statement but ROLLBACK, because one before it failed? */
+export function isAborted(error: unknown): boolean {
+  return layersOf(error).some(({ code }) => code === '25P02')
+}
+
 interface Layer {
   readonly name?: unknown
   readonly code?: unknown
