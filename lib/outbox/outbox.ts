@@ -100,15 +100,17 @@ export class Outbox {
     if (options.logger) logEvents(this.#events.instance, options.logger)
   }
 
+  // Compilers explain a mistake by the last overload: the one that is used most.
+  /** As with one message. Many without a `transactionId` get that of the first. */
+  add(messages: readonly OutboxMessage[], client: LentClient): Promise<AddedMessage[]>
   /**
-   * Writes a message, or many, in the transaction of `client`. Many without a `transactionId` get that of the first.
+   * Writes a message, or an array of them, in the transaction of `client`.
    * @param client a client in your transaction: `pg`'s, or a function `(sql, parameters) => rows` for any query tool
    * @returns the ids; nothing is sent before you commit, or ever if you roll back
    * @throws MessageInvalid, InvalidOption: nothing was written and the transaction is as it was; SchemaMismatch, PermissionRefused,
    * DatabaseUnavailable or what the driver throws: Postgres has aborted the transaction, roll it back
    */
   add(message: OutboxMessage, client: LentClient): Promise<AddedMessage>
-  add(messages: readonly OutboxMessage[], client: LentClient): Promise<AddedMessage[]>
   async add(
     input: OutboxMessage | readonly OutboxMessage[],
     client: LentClient,
@@ -141,6 +143,7 @@ export class Outbox {
 
   /**
    * Runs `work` in a transaction of its own on the pool, commits when it resolves, and wakes the relays; rolls back when it throws.
+   * Give `client` the type of your driver's: `async (client: PoolClient) => ...`.
    * @throws InvalidOption without a `pool`; what `work` throws; what the driver throws
    */
   async transaction<T, Client extends SqlPoolClient = SqlPoolClient>(work: (client: Client) => Promise<T>): Promise<T> {
