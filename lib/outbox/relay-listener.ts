@@ -1,6 +1,7 @@
 /**
  * Listens for hints of other processes on a connection of its own out of the pool, where the client can: LISTEN.
- * Promises: a lost connection is replaced, after a growing pause; trouble here is trouble for nobody, since relays look by themselves.
+ * Promises: a lost connection is replaced, after a growing pause; trouble here is trouble for nobody, since relays look by themselves;
+ * closing waits neither for a free connection nor for an answer.
  */
 import { pause } from '../deadline.ts'
 import type { SqlPool, SqlPoolClient } from '../sql/client.ts'
@@ -22,6 +23,8 @@ export class Listener {
   readonly #payload: string
   readonly #stop = new AbortController()
   #running: Promise<void> | undefined
+  /** A connection is waited for; one that comes too late is given back. */
+  #connecting = false
 
   constructor(pool: SqlPool, payload: string, on: ReadonlyMap<string, () => void>) {
     this.#pool = pool
@@ -38,7 +41,7 @@ export class Listener {
 
   async close(): Promise<void> {
     this.#stop.abort()
-    await this.#running
+    if (!this.#connecting) await this.#running
   }
 
   async #run(): Promise<void> {
@@ -57,9 +60,9 @@ export class Listener {
 
   /** @returns true after having listened for a while; undefined where the client cannot */
   async #listen(): Promise<boolean | undefined> {
-    const client = await this.#pool.connect()
+    const client = await this.#connect()
     const { on, off } = client
-    if (!on || !off) {
+    if (!on || !off || this.#stop.signal.aborted) {
       client.release()
       return undefined
     }
@@ -70,14 +73,26 @@ export class Listener {
     client.on?.('end', end)
     client.on?.('notification', hear)
     try {
-      for (const channel of this.#on.keys()) await client.query(`LISTEN ${channel}`)
-      for (const listener of this.#on.values()) listener()
-      await this.#until(lost.signal)
+      const over = this.#until(lost.signal)
+      await Promise.race([this.#subscribe(client), over])
+      await over
       return true
     } finally {
       client.off?.('notification', hear)
       this.#letGo(client, end)
     }
+  }
+
+  #connect(): Promise<SqlPoolClient> {
+    this.#connecting = true
+    return this.#pool.connect().finally(() => {
+      this.#connecting = false
+    })
+  }
+
+  async #subscribe(client: SqlPoolClient): Promise<void> {
+    for (const channel of this.#on.keys()) await client.query(`LISTEN ${channel}`)
+    for (const listener of this.#on.values()) listener()
   }
 
   /** Closed, not kept: the next user of the connection would go on listening. */
