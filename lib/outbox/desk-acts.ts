@@ -34,13 +34,15 @@ export interface Standing {
   readonly state: OutboxState
   /** Held behind another row of its key. */
   readonly waits: boolean
+  /** The first held row of its key is due: a relay may have that one in hand, and this one with it. */
+  readonly due?: boolean
 }
 
 /** Does this verb, or would it. `standing` is undefined where the row is gone. */
 export function judged(verb: DeskVerb, row: OutboxRow, standing: Standing | undefined, force: boolean): DeskOutcome {
   const why = standing ? objection(verb, standing, force) : 'it is gone'
   const done = why === undefined
-  const next = standing?.state === 'ready' || (standing?.state === 'held' && !standing.waits)
+  const next = standing?.state === 'ready' || (standing?.state === 'held' && (!standing.waits || standing.due === true))
   const mayBeSent = done && verb !== 'retry' && next
   const outOfOrder = done && verb === 'retry' && standing?.state === 'parked' && row.key !== undefined
   return { row, done, why, mayBeSent, outOfOrder }
@@ -113,6 +115,6 @@ interface Locked extends Standing {
   readonly position: unknown
 }
 
-function standingOf({ position, state, waits }: Locked): [string, Standing] {
-  return [String(position), { state, waits }]
+function standingOf({ position, state, waits, due = false }: Locked): [string, Standing] {
+  return [String(position), { state, waits, due }]
 }

@@ -24,9 +24,15 @@ ORDER BY position`
 /** Position of the last row there is. */
 export const LAST = 'SELECT coalesce(max(position), 0) AS last FROM {schema}.outbox'
 
-/** Locks the rows at positions $1, and the first other held row of each of their keys: two desks on one key take turns. */
+/**
+ * Locks the rows at positions $1, and the first other held row of each of their keys: two desks on one key take turns. Due: the first
+ * held row of its key is.
+ */
 export const LOCK = `
-SELECT position, name, key, state, coalesce(not_before = 'infinity', false) AS waits FROM {schema}.outbox
+SELECT position, name, key, state, coalesce(not_before = 'infinity', false) AS waits,
+  coalesce((SELECT h.not_before FROM {schema}.outbox h WHERE h.name = o.name AND h.key = o.key AND h.state = 'held'
+    ORDER BY h.position LIMIT 1) <= clock_timestamp(), false) AS due
+FROM {schema}.outbox o
 WHERE position = ANY (CAST($1 AS bigint[]) || ARRAY(
   SELECT other.position FROM (
     SELECT DISTINCT name, key FROM {schema}.outbox WHERE position = ANY ($1) AND key IS NOT NULL
@@ -34,7 +40,7 @@ WHERE position = ANY (CAST($1 AS bigint[]) || ARRAY(
     SELECT h.position FROM {schema}.outbox h
     WHERE h.name = k.name AND h.key = k.key AND h.state = 'held' AND h.position <> ALL ($1) ORDER BY h.position LIMIT 1
   ) other))
-ORDER BY position FOR UPDATE`
+ORDER BY position FOR UPDATE OF o`
 
 /** A row with a key waits until {@link promoteHeads} finds that it is the first. */
 export const RETRY_PARKED = `
