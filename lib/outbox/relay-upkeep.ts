@@ -26,7 +26,7 @@ SELECT
 const SWEEP = `
 WITH old AS (
   SELECT position FROM {schema}.outbox
-  WHERE state = 'sent' AND name = $1 AND ended_at < clock_timestamp() - CAST($2 AS float8) * interval '1 millisecond'
+  WHERE state = 'sent' AND name = $1 AND ended_at < now() - CAST($2 AS float8) * interval '1 millisecond'
   ORDER BY ended_at LIMIT ${SWEPT} FOR UPDATE SKIP LOCKED
 )
 DELETE FROM {schema}.outbox o USING old WHERE o.position = old.position RETURNING o.position`
