@@ -8,6 +8,7 @@
  * for such keys every minute.
  */
 import { type LentClient, runOn } from '../sql/client.ts'
+import { LOCK_PATIENCE } from '../sql/lock-patience.ts'
 import { inSchema } from '../sql/schema.ts'
 
 /** Keys of outboxes: one name for each key. */
@@ -18,7 +19,7 @@ export interface Keys {
 
 const PROMOTE = `
 UPDATE {schema}.outbox SET not_before = now()
-WHERE state = 'held' AND not_before = 'infinity' AND position = ANY (ARRAY(
+WHERE ${LOCK_PATIENCE} AND state = 'held' AND not_before = 'infinity' AND position = ANY (ARRAY(
   SELECT head.position FROM unnest(CAST($1 AS text[]), CAST($2 AS text[])) AS k(name, key) CROSS JOIN LATERAL (
     SELECT h.position FROM {schema}.outbox h WHERE h.name = k.name AND h.key = k.key AND h.state = 'held'
     ORDER BY h.position LIMIT 1) head))

@@ -13,6 +13,8 @@
 
 /** What the database says of now. */
 export interface Horizon {
+  /** Another text, another server. */
+  readonly server: string
   /** The last position given. */
   readonly last: bigint
   /** Every transaction with a smaller id has ended. */
@@ -33,6 +35,7 @@ export class Floor {
   #candidate: { readonly last: bigint; readonly next: bigint } | undefined
   /** What the floor may rise to when a look leaves nothing below. */
   #ripe: bigint | undefined
+  #server = ''
   #askedAt = Number.NEGATIVE_INFINITY
   #fullAt = Number.NEGATIVE_INFINITY
 
@@ -48,6 +51,8 @@ export class Floor {
 
   asked(horizon: Horizon, now: number): void {
     this.#askedAt = now
+    if (horizon.server !== this.#server) this.#forget()
+    this.#server = horizon.server
     if (now - this.#fullAt >= FULL_MS) {
       this.#position = 0n
       this.#fullAt = now
@@ -65,6 +70,14 @@ export class Floor {
     if (this.#ripe === undefined) return
     const reached = upTo !== undefined && upTo < this.#ripe ? upTo : this.#ripe
     if (reached > this.#position) this.#position = reached
+  }
+
+  /** Another server, or a backup of it, may have lost the last commits, and give positions again that were passed. */
+  #forget(): void {
+    this.#position = 0n
+    this.#before = undefined
+    this.#candidate = undefined
+    this.#ripe = undefined
   }
 
   /** Rows below are to be looked for again: other shards, or rows that were let go of. */

@@ -10,6 +10,7 @@
  * lasts under which it was read (the share lock makes a taker-over wait for them); to delete what is confirmed is always right.
  */
 import type { SqlPool, SqlRow } from '../sql/client.ts'
+import { LOCK_PATIENCE } from '../sql/lock-patience.ts'
 import { inSchema } from '../sql/schema.ts'
 import { promoteHeads } from './heads.ts'
 import type { PackedColumns } from './packing.ts'
@@ -59,7 +60,8 @@ ORDER BY o.position`
 
 /** Transaction ids in full, as numbers. */
 const HORIZON = `
-SELECT CAST(q.last_value AS text) AS last, CAST(pg_snapshot_xmin(s.now) AS text) AS oldest, CAST(pg_snapshot_xmax(s.now) AS text) AS next
+SELECT CAST(q.last_value AS text) AS last, CAST(pg_snapshot_xmin(s.now) AS text) AS oldest, CAST(pg_snapshot_xmax(s.now) AS text) AS next,
+  CAST(pg_postmaster_start_time() AS text) AS server
 FROM {schema}.outbox_position q, (SELECT pg_current_snapshot() AS now) s`
 
 const DUE = `
@@ -68,11 +70,16 @@ FROM {schema}.outbox_due_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), 
 JOIN {schema}.outbox o ON o.position = p.place
 ORDER BY p.turn, o.position`
 
-/** $1 positions. What is confirmed. */
-const DELETE = 'DELETE FROM {schema}.outbox WHERE position = ANY (CAST($1 AS bigint[]))'
+/**
+ * $1 positions, $2 message ids as JSON. What is confirmed. By its id, too: a server that lost its last commits (a replica took over, a
+ * backup came back) gives their positions again, to other rows.
+ */
+const CONFIRMED = `position = ANY (CAST($1 AS bigint[]))
+  AND message_id IN (SELECT jsonb_array_elements_text(CAST($2 AS jsonb))) AND ${LOCK_PATIENCE}`
+const DELETE = `DELETE FROM {schema}.outbox WHERE ${CONFIRMED}`
 const MARK_SENT = `
 UPDATE {schema}.outbox SET state = 'sent', ended_at = clock_timestamp(), not_before = NULL
-WHERE position = ANY (CAST($1 AS bigint[])) AND state <> 'sent'`
+WHERE state <> 'sent' AND ${CONFIRMED}`
 
 /**
  * $1 name, $2 owner, $3 rows as JSON. Makes ready or held rows held (a delay of null: behind another row) or parked, unless their lease
@@ -80,7 +87,8 @@ WHERE position = ANY (CAST($1 AS bigint[])) AND state <> 'sent'`
  */
 const PUT_OFF = `
 WITH mine AS MATERIALIZED (
-  SELECT shard, epoch FROM {schema}.outbox_shards WHERE name = $1 AND owner = $2 ORDER BY shard FOR SHARE
+  SELECT shard, epoch FROM {schema}.outbox_shards WHERE name = $1 AND owner = $2 AND ${LOCK_PATIENCE}
+  ORDER BY shard FOR SHARE
 )
 UPDATE {schema}.outbox o SET
   state = f.state, attempts = f.attempts, last_error = coalesce(f.error, o.last_error),
@@ -95,12 +103,16 @@ WHERE o.position = f.position AND o.name = $1 AND o.state IN ('ready', 'held') A
 /** $1 name, $2 shards. What `promoteHeads` does, for all keys of these shards: see heads.ts for when it is needed. */
 const REPAIR = `
 UPDATE {schema}.outbox SET not_before = clock_timestamp()
-WHERE state = 'held' AND position IN (
+WHERE ${LOCK_PATIENCE} AND state = 'held' AND position IN (
   SELECT f.position FROM (
-    SELECT DISTINCT ON (h.key, CASE WHEN h.key IS NULL THEN h.position END) h.position, h.not_before FROM {schema}.outbox h
-    WHERE h.name = $1 AND h.state = 'held' AND h.shard = ANY (CAST($2 AS smallint[]))
-    ORDER BY h.key, CASE WHEN h.key IS NULL THEN h.position END, h.position
+    SELECT DISTINCT ON (h.key) h.position, h.not_before FROM {schema}.outbox h
+    WHERE h.name = $1 AND h.state = 'held' AND h.key IS NOT NULL AND h.shard = ANY (CAST($2 AS smallint[]))
+    ORDER BY h.key, h.position
   ) f WHERE f.not_before IS NULL OR f.not_before = 'infinity'
+  UNION ALL
+  SELECT h.position FROM {schema}.outbox h
+  WHERE h.name = $1 AND h.state = 'held' AND h.key IS NULL AND h.shard = ANY (CAST($2 AS smallint[]))
+    AND (h.not_before IS NULL OR h.not_before = 'infinity')
 )`
 
 interface TableOf {
@@ -135,7 +147,7 @@ export class RelayTable {
   async horizon(): Promise<Horizon> {
     const [row] = await this.#ask(HORIZON, [])
     const number = (column: string) => BigInt(String(row?.[column]))
-    return { last: number('last'), oldest: number('oldest'), next: number('next') }
+    return { server: String(row?.['server']), last: number('last'), oldest: number('oldest'), next: number('next') }
   }
 
   async due({ shards, hand, messages, bytes }: Omit<PageOf, 'crowded' | 'after'>): Promise<RelayedRow[]> {
@@ -144,7 +156,8 @@ export class RelayTable {
 
   async sent(entries: readonly Entry<RelayedRow>[]): Promise<void> {
     if (entries.length === 0) return
-    await this.#ask(this.#keepSent ? MARK_SENT : DELETE, [listOf(entries.map(({ row }) => row.position))])
+    const ids = JSON.stringify(entries.map(({ row }) => row.message_id))
+    await this.#ask(this.#keepSent ? MARK_SENT : DELETE, [listOf(entries.map(({ row }) => row.position)), ids])
   }
 
   /** Rows of a key behind one that is parked stay as they are. */

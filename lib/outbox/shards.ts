@@ -10,6 +10,7 @@
  * Does NOT promise that nobody publishes beyond its lease: a message may be on its way just then. See relay.ts for why order holds.
  */
 import type { SqlRow } from '../sql/client.ts'
+import { LOCK_PATIENCE } from '../sql/lock-patience.ts'
 import { SHARDS } from './packing.ts'
 import { type Ask, listOf } from './relay-table.ts'
 
@@ -34,7 +35,7 @@ SELECT count(*) AS others FROM {schema}.outbox_relays WHERE name = $1 AND owner 
 
 /** $1 name, $2 owner, $3 ms. Renews what is ours, also what has run out if nobody took it; what is not answered is lost. */
 const RENEW = `
-UPDATE {schema}.outbox_shards SET until = ${IN_MS} WHERE name = $1 AND owner = $2 RETURNING shard, epoch`
+UPDATE {schema}.outbox_shards SET until = ${IN_MS} WHERE name = $1 AND owner = $2 AND ${LOCK_PATIENCE} RETURNING shard, epoch`
 
 /** $1 name, $2 owner, $3 ms, $4 how many. Takes free ones, or those whose owner is gone; passes over what another is taking now. */
 const TAKE = `

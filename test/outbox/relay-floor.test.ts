@@ -6,7 +6,7 @@ import { Relaying } from './relaying.ts'
 /** Asked once a second, from second 0 on. */
 function asked(floor: Floor, ...horizons: readonly (readonly [last: number, oldest: number, next: number])[]) {
   for (const [second, [last, oldest, next]] of horizons.entries())
-    floor.asked({ last: BigInt(last), oldest: BigInt(oldest), next: BigInt(next) }, second * 1_000)
+    floor.asked({ server: 'a', last: BigInt(last), oldest: BigInt(oldest), next: BigInt(next) }, second * 1_000)
 }
 
 describe('the floor of a relay', () => {
@@ -15,7 +15,7 @@ describe('the floor of a relay', () => {
     asked(floor, [100, 5, 5], [200, 8, 9])
     floor.looked(undefined)
     expect(floor.position).equal(0n)
-    floor.asked({ last: 300n, oldest: 9n, next: 9n }, 2_000)
+    floor.asked({ server: 'a', last: 300n, oldest: 9n, next: 9n }, 2_000)
     expect(floor.position).equal(0n)
     floor.looked(40n)
     expect(floor.position).equal(40n)
@@ -30,7 +30,7 @@ describe('the floor of a relay', () => {
     asked(floor, [100, 5, 9], [200, 5, 12], [300, 11, 20], [400, 11, 30])
     floor.looked(undefined)
     expect(floor.position).equal(0n)
-    floor.asked({ last: 500n, oldest: 12n, next: 40n }, 4_000)
+    floor.asked({ server: 'a', last: 500n, oldest: 12n, next: 40n }, 4_000)
     floor.looked(undefined)
     expect(floor.position).equal(100n)
   })
@@ -41,7 +41,7 @@ describe('the floor of a relay', () => {
     floor.looked(undefined)
     floor.reset()
     expect(floor.position).equal(0n)
-    floor.asked({ last: 400n, oldest: 9n, next: 9n }, 3_000)
+    floor.asked({ server: 'a', last: 400n, oldest: 9n, next: 9n }, 3_000)
     floor.looked(undefined)
     expect(floor.position).equal(200n)
   })
@@ -51,8 +51,23 @@ describe('the floor of a relay', () => {
     asked(floor, [100, 5, 5], [200, 6, 6], [300, 7, 7])
     floor.looked(undefined)
     expect(floor.position).equal(100n)
-    floor.asked({ last: 400n, oldest: 7n, next: 7n }, 31_000)
+    floor.asked({ server: 'a', last: 400n, oldest: 7n, next: 7n }, 31_000)
     expect(floor.position).equal(0n)
+  })
+
+  it('falls when another server answers, which may give positions again, and rises by what that one says', () => {
+    const floor = new Floor()
+    asked(floor, [100, 5, 5], [200, 6, 6], [300, 7, 7])
+    floor.looked(undefined)
+    expect(floor.position).equal(100n)
+    const other = { server: 'b', last: 90n, oldest: 7n, next: 7n }
+    for (const [second, last] of [90n, 110n, 120n].entries()) {
+      floor.asked({ ...other, last }, 3_000 + second * 1_000)
+      if (second < 2) floor.looked(undefined)
+      if (second < 2) expect(floor.position).equal(0n)
+    }
+    floor.looked(undefined)
+    expect(floor.position).equal(90n)
   })
 })
 

@@ -1,0 +1,160 @@
+// What others do in the same database, or to it, while a relay works.
+
+import { expect } from 'chai'
+import { fixed } from '../../lib/backoff.ts'
+import { OutboxDesk } from '../../lib/outbox/desk.ts'
+import { freshSchema } from '../support/database.ts'
+import { eventually, within } from '../support/eventually.ts'
+import { startProxy } from '../support/tcp-proxy.ts'
+import { type Arrivals, Relaying } from './relaying.ts'
+
+describe('a relay, whatever its database goes through', function () {
+  this.timeout(60_000)
+  let r: Relaying
+  let queue: string
+  let arrivals: Arrivals
+  beforeEach(async () => {
+    r = await Relaying.open()
+    queue = await r.queue()
+    arrivals = await r.arrivals(queue)
+  })
+  afterEach(() => r.close())
+
+  const allGone = () => eventually(async () => expect(await r.states()).empty)
+
+  /** A relay that has sent something; between it and the broker a proxy. */
+  async function behindProxy(options: object = {}) {
+    const proxy = await startProxy(r.amqp)
+    r.later(() => proxy.close())
+    await r.relay({ pollMs: 20, leaseMs: 30_000, ...options }, await r.surehop({ amqp: proxy.url }))
+    await r.add({ queue, body: 0 })
+    await arrivals.count(1)
+    await allGone()
+    return proxy
+  }
+
+  it('takes out only what it sent, where Postgres lost its last commits and gives a position again', async () => {
+    const proxy = await behindProxy()
+    proxy.stall('to-client')
+    const [lost] = await r.add({ queue, key: 'a', body: 1 })
+    await arrivals.one(({ id }) => id === lost)
+    const [row] = await r.sql<{ position: string }>('DELETE FROM {schema}.outbox RETURNING position')
+    // With a key: one number is taken at INSERT, and the next is the place.
+    await r.sql(`SELECT setval('{schema}.outbox_position', ${Number(row!.position) - 2})`)
+    const [other] = await r.add({ queue, key: 'a', body: 2 })
+    expect(await r.sql('SELECT position, message_id FROM {schema}.outbox')).deep.equal([
+      { position: row!.position, message_id: other },
+    ])
+    proxy.resume()
+    await arrivals.one(({ id }) => id === other)
+  })
+
+  it('takes few connections where somebody keeps its rows locked, and goes on afterwards', async () => {
+    await using own = await freshSchema({ max: 10 })
+    const relay = await r.relay({ pool: own.pool, pollMs: 20, leaseMs: 2_500 })
+    const exchange = await r.exchange()
+    await r.add({ exchange, type: 'x', key: 'z', body: 1 })
+    await eventually(async () => expect(await r.states()).deep.equal(['held']))
+    const locker = await r.pool.connect()
+    await locker.query('BEGIN')
+    await locker.query(`SELECT 1 FROM ${r.schema.name}.outbox FOR UPDATE`)
+    await r.bind(queue, exchange, '#')
+    const waiting = async () =>
+      (
+        await r.sql<{ n: number }>(
+          `SELECT CAST(count(*) AS integer) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%${r.schema.name}%'`,
+        )
+      )[0]!.n
+    await eventually(async () => expect(await waiting()).greaterThan(0), { withinMs: 20_000 })
+    for (let look = 0; look < 60; look++) {
+      expect(await waiting()).lessThan(3)
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    }
+    expect(own.pool.totalCount).lessThan(6)
+    await locker.query('ROLLBACK')
+    locker.release()
+    await arrivals.count(1)
+    await allGone()
+    await relay.close()
+  })
+
+  it('closes, although its pool has no connection left for it to listen on', async () => {
+    await using own = await freshSchema({ max: 3, application_name: r.name })
+    const relay = await r.relay({ pool: own.pool, leaseMs: 1_000, pollMs: 60_000 })
+    const listens = () =>
+      r.sql<{ pid: number }>(
+        `SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN surehop%' AND application_name = '${r.name}'`,
+      )
+    const [listener] = await eventually(async () => {
+      const found = await listens()
+      expect(found).length(1)
+      return found
+    })
+    const mine = [await own.pool.connect(), await own.pool.connect()]
+    await r.sql('SELECT pg_terminate_backend($1)', [listener!.pid])
+    mine.push(await own.pool.connect())
+    await eventually(() => expect(own.pool.waitingCount).greaterThan(1))
+    try {
+      await within(relay.close(), { what: 'the close of the relay', withinMs: 20_000 })
+    } finally {
+      for (const client of mine) client.release()
+    }
+    await eventually(() => expect(own.pool.waitingCount).equal(0))
+  })
+
+  it('does not walk over held rows that are not due, nor over sent rows that are kept, of others or its own', async () => {
+    const fill = (name: string, state: string, column: string) =>
+      r.sql(
+        `INSERT INTO {schema}.outbox (name, shard, placed, state, message_id, transaction_id, key, exchange, routing_key, properties, body, ${column})
+         SELECT $1, i % 64, true, $2, 'm' || i, 't', 'k' || i % 500, '', 'q', '{}', '', clock_timestamp() + interval '1 hour' FROM generate_series(1, 5000) i`,
+        [name, state],
+      )
+    await fill(r.name, 'held', 'not_before')
+    await fill(r.name, 'sent', 'ended_at')
+    await fill('another', 'sent', 'ended_at')
+    await r.sql(`UPDATE {schema}.outbox SET ended_at = now() - interval '1 hour' WHERE name = 'another'`)
+    await r.sql('VACUUM ANALYZE {schema}.outbox')
+    const read = async () =>
+      Object.fromEntries(
+        (
+          await r.sql<{ name: string; scans: string; read: string }>(
+            `SELECT indexrelname AS name, idx_scan AS scans, idx_tup_read AS read FROM pg_stat_user_indexes WHERE schemaname = $1`,
+            [r.schema.name],
+          )
+        ).map(({ name, scans, read }) => [name, { scans: Number(scans), read: Number(read) }]),
+      )
+    const before = await read()
+    await r.relay({ pollMs: 20, keepSentMs: 4_000 })
+    const grown = (name: string, after: Awaited<ReturnType<typeof read>>) => ({
+      scans: after[name]!.scans - before[name]!.scans,
+      read: after[name]!.read - before[name]!.read,
+    })
+    await eventually(
+      async () => {
+        const after = await read()
+        expect(grown('outbox_due', after).scans).greaterThan(40)
+        expect(grown('outbox_sent', after).scans).greaterThan(2)
+      },
+      { withinMs: 30_000 },
+    )
+    const after = await read()
+    // The repair of keys goes over all held rows, once a minute.
+    expect(grown('outbox_due', after).read).lessThan(50_000)
+    expect(grown('outbox_sent', after).read).lessThan(1_000)
+  })
+
+  it('the desk says of a row behind one that is just being sent that it may be sent, too', async () => {
+    const exchange = await r.exchange()
+    const proxy = await behindProxy({ backoff: fixed({ delayMs: 1_500 }) })
+    const held = r.event('outbox.held')
+    const ids = await r.add({ exchange, type: 't', key: 'a', body: 1 }, { exchange, type: 't', key: 'a', body: 2 })
+    await held
+    await r.bind(queue, exchange, '#')
+    proxy.stall('to-client')
+    await arrivals.one(({ id }) => id === ids[0])
+    const desk = new OutboxDesk({ pool: r.pool, schema: r.schema.name, name: r.name })
+    expect(await desk.park({ rows: [ids[1]!] })).include({ done: 1, mayBeSent: 1 })
+    proxy.resume()
+    await arrivals.one(({ id }) => id === ids[1])
+  })
+})
