@@ -94,7 +94,8 @@ export function listOf(rule: Rule): Rule {
 export function checkOptions(where: string, given: unknown, rules: Rules): void {
   if (object(given)) throw new InvalidOption(`${where}: expected options to be an object, got ${show(given)}`)
   const options = given as Record<string, unknown>
-  for (const name of Object.keys(options)) if (!Object.hasOwn(rules, name)) throw unknownOption(where, name, rules)
+  for (const name of Object.keys(options))
+    if (!Object.hasOwn(rules, name)) throw unknownOption(where, name, rules, options)
   for (const [name, rule] of Object.entries(rules)) checkOne(where, name, options[name], rule)
 }
 
@@ -104,7 +105,13 @@ function checkOne(where: string, name: string, value: unknown, rule: Rule): void
   if (expected) throw new InvalidOption(`${where}: expected ${name} to be ${expected}, got ${show(value)}`)
 }
 
-function unknownOption(where: string, name: string, rules: Rules): InvalidOption {
+function unknownOption(where: string, name: string, rules: Rules, options: object): InvalidOption {
+  // A pool or a store in place of `{ pool }` has fields of its own, which say nothing to whoever gave it.
+  const { constructor } = options
+  if (typeof constructor === 'function' && constructor !== Object)
+    return new InvalidOption(
+      `${where}: expected options such as { ${Object.keys(rules).slice(0, 3).join(', ')} }, got ${show(options)}`,
+    )
   return new InvalidOption(`${where}: unknown option "${name}", ${hintAt(name, Object.keys(rules))}`)
 }
 

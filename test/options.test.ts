@@ -66,6 +66,14 @@ describe('options', () => {
     expect(integer(0)(2 ** 53)).contain('an integer')
   })
 
+  it('says that it was given something else in place of options', () => {
+    class Pool {
+      readonly host = 'db'
+    }
+    const given = () => checkOptions('store', new Pool(), { pool: needed(flag), schema: flag })
+    expect(given).throw(InvalidOption, 'store: expected options such as { pool, schema }, got an object of Pool')
+  })
+
   it('shows any value on one short line, and no content of objects', () => {
     expect(show('x'.repeat(100)).length).below(70)
     expect(show({ password: 'secret' })).equal('an object of Object')
