@@ -197,4 +197,38 @@ describe('the order of the outbox', function () {
     expect(rows.every(({ placed }) => placed)).to.equal(true)
     await w.clear()
   })
+
+  it('costs a session the same at commit when a backlog has grown since its first', async () => {
+    const client = await w.pool.connect()
+    const add = () => w.outbox.add({ queue: 'q', key: 'k', body: 1 }, client)
+    for (let n = 0; n < 20; n++) {
+      await client.query('BEGIN')
+      await add()
+      await client.query('COMMIT')
+      // So that its plans are made for a table of a page or two.
+      if (n === 5) await w.pool.query(`VACUUM ANALYZE ${w.schema.name}.outbox`)
+    }
+    await w.committed((other) =>
+      w.outbox.add(
+        Array.from({ length: 3_000 }, (_, body) => ({ queue: 'q', body })),
+        other,
+      ),
+    )
+    const read = async () => {
+      const { rows } = await client.query(
+        `SELECT CAST(seq_tup_read + idx_tup_fetch AS integer) AS read FROM pg_stat_xact_user_tables WHERE schemaname = $1 AND relname = 'outbox'`,
+        [w.schema.name],
+      )
+      return Number(rows[0].read)
+    }
+    await client.query('BEGIN')
+    await add()
+    const before = await read()
+    await client.query('SET CONSTRAINTS ALL IMMEDIATE')
+    const after = await read()
+    await client.query('ROLLBACK')
+    client.release()
+    expect(after - before).to.be.within(1, 50)
+    await w.clear()
+  })
 })

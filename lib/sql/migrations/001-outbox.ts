@@ -54,14 +54,17 @@ CREATE INDEX outbox_parked ON {schema}.outbox (name, position) WHERE state = 'pa
 CREATE INDEX outbox_sent   ON {schema}.outbox (name, ended_at) WHERE state = 'sent';
 CREATE INDEX outbox_unplaced ON {schema}.outbox (xid) WHERE NOT placed;
 
-CREATE FUNCTION {schema}.outbox_take_places() RETURNS trigger LANGUAGE plpgsql AS $$
+-- A session keeps its plans: one made while the table was small must be no walk over a backlog later. Hence the settings, and OFFSET 0,
+-- which leaves only the index of the rows without a place.
+CREATE FUNCTION {schema}.outbox_take_places() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
+  waits boolean;
   place bigint;
   bucket integer;
 BEGIN
   -- Fires once per row; the first time numbers all rows of the transaction.
-  PERFORM 1 FROM {schema}.outbox WHERE position = NEW.position AND NOT placed;
-  IF NOT FOUND THEN RETURN NULL; END IF;
+  SELECT NOT placed INTO waits FROM {schema}.outbox WHERE position = NEW.position;
+  IF waits IS NOT TRUE THEN RETURN NULL; END IF;
   FOR bucket IN
     SELECT DISTINCT hashtext(name || chr(10) || key) & 1023 FROM {schema}.outbox
     WHERE xid = pg_current_xact_id() AND NOT placed ORDER BY 1
@@ -69,7 +72,9 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('{schema}.outbox'), bucket);
   END LOOP;
   FOR place IN
-    SELECT position FROM {schema}.outbox WHERE xid = pg_current_xact_id() AND NOT placed ORDER BY position
+    SELECT position FROM (
+      SELECT position FROM {schema}.outbox WHERE xid = pg_current_xact_id() AND NOT placed OFFSET 0
+    ) u ORDER BY position
   LOOP
     UPDATE {schema}.outbox SET position = nextval('{schema}.outbox_position'), placed = true WHERE position = place;
   END LOOP;
