@@ -66,7 +66,7 @@ const signs: readonly (readonly [RegExp, Make, string])[] = [
     permission,
     'a right is missing, grant SELECT, INSERT, UPDATE, DELETE on the tables to this user',
   ],
-  [/^42501 .*\bsequence\b/, permission, 'a right is missing, grant USAGE on the sequences to this user'],
+  [/^42501 .*\bsequence\b/, permission, 'a right is missing, grant USAGE and SELECT on the sequences to this user'],
   [/^42501 .*\bfunction\b/, permission, 'a right is missing, grant EXECUTE on the functions to this user'],
   [/^42501/, permission, 'a right is missing, let the owner grant it'],
   [/^42883 .*pg_current_xact_id|^42704 .*xid8/, mismatch, 'Surehop needs PostgreSQL 13 or later'],

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs'
 import { expect } from 'chai'
+import { Pool } from 'pg'
 import { fixed } from '../../lib/backoff.ts'
 import type { Surehop } from '../../lib/index.ts'
 import { Outbox } from '../../lib/outbox/outbox.ts'
@@ -45,6 +47,29 @@ describe('a relay of the outbox', function () {
     })
     expect(ageMs).within(0, 30_000)
     await eventually(async () => expect(await r.states()).empty)
+  })
+
+  it('sends what was added with no more rights than those that the README grants', async () => {
+    const role = unique('app').replaceAll('-', '_')
+    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+    const grants = /```sql\n(.*?)```/s
+      .exec(readme)![1]!
+      .replaceAll('surehop', r.schema.name)
+      .replaceAll(' app;', ` ${role};`)
+    await r.sql(`CREATE ROLE ${role}; ${grants}`)
+    r.later(() => r.sql(`DROP OWNED BY ${role}; DROP ROLE ${role}`))
+    const url = new URL(r.schema.url)
+    url.searchParams.set('options', `-c role=${role}`)
+    const pool = new Pool({ connectionString: url.href }).on('error', () => {})
+    r.later(() => pool.end())
+    const outbox = r.anOutbox({ pool })
+    const arrivals = await r.arrivals(queue)
+    const relay = await r.relay({ outbox, pool })
+    const messages = [1, 2].map((body) => ({ queue, key: 'a', body }))
+    await outbox.transaction((client) => outbox.add(messages, client))
+    expect((await arrivals.count(2)).all.map(({ body }) => body)).deep.equal([1, 2])
+    await eventually(async () => expect(await r.states()).empty)
+    expect(relay.problems).empty
   })
 
   it('never sends what was rolled back, and what commits later not before', async () => {

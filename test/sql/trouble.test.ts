@@ -143,7 +143,7 @@ describe('what Postgres says', function () {
     await pool.query('CREATE TABLE IF NOT EXISTS hidden (); CREATE SEQUENCE IF NOT EXISTS counter')
     for (const [statement, says] of [
       ['SELECT * FROM hidden', /grant SELECT.*table hidden/],
-      ["SELECT nextval('counter')", /grant USAGE on the sequences/],
+      ["SELECT nextval('counter')", /grant USAGE and SELECT on the sequences/],
       ['CREATE SCHEMA mine', /grant CREATE on the database/],
       ['CREATE TABLE pg_catalog.mine ()', /grant USAGE on the schema/],
       ['SELECT pg_read_file($1)', /grant EXECUTE on the functions/],
