@@ -128,7 +128,7 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
   /**
    * Makes a handler that runs in one transaction with the record of its message: give it to `consume()` beside this very store. The
    * handler gets a `client` of the pool in that transaction (or the transaction of your query tool), and `publish` and `send` that write
-   * to the outbox in it. One running handler holds one client: the pool needs more than `concurrency + 2`, else handlers wait for each other.
+   * to the outbox in it. One running handler holds one client: the pool needs `concurrency + 2` or more, else handlers wait for each other.
    *
    *     surehop.consume('orders', { idempotency: inbox }, inbox.transactional({ outbox }, async (message, { client, publish }) => {...}))
    *
