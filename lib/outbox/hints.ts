@@ -17,7 +17,7 @@ export type Hint = 'added' | 'committed'
 export type HintListener = (hint: Hint) => void
 
 /** After an `add()` the commit is usually close. */
-const COMMIT_LIKELY_MS = 10
+const COMMIT_LIKELY_MS = 3
 const PAUSE_MS = 50
 
 /** The hints of one outbox. */
