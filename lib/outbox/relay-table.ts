@@ -220,7 +220,8 @@ function behind(row: RelayedRow, epoch: number) {
 
 /** Text that a column, and JSON on its way there, can hold. */
 function storable(text: string): string {
-  return text.replace(/[\0\p{Surrogate}]/gu, '?').slice(0, 1_000)
+  // Cut first: a cut can leave half a character.
+  return text.slice(0, 1_000).replace(/[\0\p{Surrogate}]/gu, '?')
 }
 
 /** Drivers differ in what they make of bigint and float8: both become numbers here. */

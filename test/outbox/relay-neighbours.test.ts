@@ -3,6 +3,7 @@
 import { expect } from 'chai'
 import { fixed } from '../../lib/backoff.ts'
 import { OutboxDesk } from '../../lib/outbox/desk.ts'
+import { askOf, RelayTable } from '../../lib/outbox/relay-table.ts'
 import { freshSchema } from '../support/database.ts'
 import { eventually, within } from '../support/eventually.ts'
 import { startProxy } from '../support/tcp-proxy.ts'
@@ -156,5 +157,22 @@ describe('a relay, whatever its database goes through', function () {
     expect(await desk.park({ rows: [ids[1]!] })).include({ done: 1, mayBeSent: 1 })
     proxy.resume()
     await arrivals.one(({ id }) => id === ids[1])
+  })
+
+  it('records a failure whatever its text: one that it cannot write would come again for ever', async () => {
+    await r.add({ queue, body: 1 })
+    await r.sql(`INSERT INTO {schema}.outbox_shards (name, shard, owner) SELECT $1, generate_series(0, 63), 'me'`, [
+      r.name,
+    ])
+    const of = { schema: r.schema.name, name: r.name, owner: 'me', keepSent: false }
+    const table = new RelayTable(askOf(r.pool, r.schema.name), of)
+    const page = { hand: [], crowded: [], messages: 1, bytes: 1_000, after: 0n }
+    const [row] = await table.ready({ ...page, shards: Array.from({ length: 64 }, (_, n) => n) })
+    const chain = { key: undefined, waiting: [], flying: undefined, verdict: undefined, queued: false }
+    const entry = { row: row!, epoch: 0, chain, phase: 'failed' as const, stale: false }
+    const error = new Error(`${'x'.repeat(998)}\0\u{1f600}`)
+    await table.failed([{ entry, verdict: { state: 'parked', attempts: 1, delayMs: 0, error }, followers: [] }])
+    const [parked] = await r.sql<{ last_error: string }>('SELECT last_error FROM {schema}.outbox')
+    expect(parked?.last_error).equal(`${'x'.repeat(998)}??`)
   })
 })
