@@ -110,9 +110,14 @@ export class Listener {
   #until(lost: AbortSignal): Promise<void> {
     const { signal } = this.#stop
     return new Promise((resolve) => {
-      if (lost.aborted || signal.aborted) return resolve()
-      lost.addEventListener('abort', () => resolve(), { once: true })
-      signal.addEventListener('abort', () => resolve(), { once: true })
+      const over = () => {
+        // The signal of this listener outlives all its connections.
+        signal.removeEventListener('abort', over)
+        resolve()
+      }
+      lost.addEventListener('abort', over, { once: true })
+      signal.addEventListener('abort', over)
+      if (lost.aborted || signal.aborted) over()
     })
   }
 }

@@ -3,6 +3,7 @@
 import { expect } from 'chai'
 import { fixed } from '../../lib/backoff.ts'
 import { OutboxDesk } from '../../lib/outbox/desk.ts'
+import { Listener } from '../../lib/outbox/relay-listener.ts'
 import { askOf, RelayTable } from '../../lib/outbox/relay-table.ts'
 import { freshSchema } from '../support/database.ts'
 import { eventually, within } from '../support/eventually.ts'
@@ -174,5 +175,25 @@ describe('a relay, whatever its database goes through', function () {
     await table.failed([{ entry, verdict: { state: 'parked', attempts: 1, delayMs: 0, error }, followers: [] }])
     const [parked] = await r.sql<{ last_error: string }>('SELECT last_error FROM {schema}.outbox')
     expect(parked?.last_error).equal(`${'x'.repeat(998)}??`)
+  })
+
+  it('keeps nothing of the connections it listened on and lost', async () => {
+    await using own = await freshSchema({ max: 3, application_name: r.name })
+    const warnings: Error[] = []
+    const warned = (warning: Error) => warnings.push(warning)
+    process.on('warning', warned)
+    r.later(() => process.off('warning', warned))
+    const listener = new Listener(own.pool, 'x', new Map([['surehop_outbox', () => heard()]]))
+    let heard = () => {}
+    for (let connection = 0; connection < 12; connection++) {
+      const listens = new Promise<void>((resolve) => {
+        heard = resolve
+      })
+      if (connection === 0) listener.start()
+      await within(listens, { what: `connection ${connection}` })
+      await r.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, [r.name])
+    }
+    await listener.close()
+    expect(warnings.map(({ message }) => message).filter((text) => text.includes('memory leak'))).empty
   })
 })
