@@ -262,7 +262,7 @@ export class CheckQueue {
     }
   }
 
-  /** Committed, and its messages cannot go out: a queue is missing, the broker refuses. Again later; at last to the operator. */
+  /** Committed, and its messages cannot go out: a queue is missing, the broker refuses. Again later, for ever: there is nothing left to decide. */
   #stick(held: Held, error: Error): void {
     const { halfId, transactionId } = held.half
     const { limits, ledger } = this.#parts
@@ -271,11 +271,7 @@ export class CheckQueue {
     this.#stuck.set(halfId, { count, error, until: performance.now() + ms + STUCK_KEPT_MS })
     const warning = `committed, and its messages could not all be published (try ${count}): ${textOf(error)}`
     if (!this.#closing) ledger.warn(transactionId, warning)
-    if (count < limits.checks) this.#later(held, ms)
-    else {
-      this.#stuck.delete(halfId)
-      this.#park(held)
-    }
+    this.#later(held, ms)
   }
 
   #park(held: Held): void {

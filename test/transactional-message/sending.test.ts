@@ -253,6 +253,19 @@ describe('transactional messages', () => {
     expect(payments.problems).to.deep.equal([])
   })
 
+  it('never gives a committed message up: it is tried again when all checks are long used up', async () => {
+    const { surehop, payments, name } = await bench({ checks: 1, checkCapMs: 200 })
+    const missing = uniqueQueue('not-yet')
+    const tried = (count: number) => event('transaction.warning', ({ warning }) => warning.includes(`(try ${count})`))
+    const third = tried(3)
+    await payments.run([messageTo(missing)], () => {})
+    await third
+    expect((await counts(`${name}.half.parked`)).messages).to.equal(0)
+    await surehop.declare({ queues: [{ name: missing, arguments: { 'x-queue-type': 'quorum' } }] })
+    await taken(missing)
+    await nothingWaits(name)
+  })
+
   it('says undecided, and not failed, when the work is done and the store cannot be reached', async () => {
     const store = new MemoryDecisionStore()
     let down = false
