@@ -10,7 +10,7 @@ import type { Handler } from './consumer/handler.ts'
 import { DeadLetters, type DeadLettersOptions } from './dead-letter/dead-letters.ts'
 import { Closed, ResourceMissing } from './errors.ts'
 import { newMessageId } from './message.ts'
-import { Events } from './observability/events.ts'
+import { Events, type EventTable } from './observability/events.ts'
 import { type Logger, logEvents } from './observability/log.ts'
 import { checkOptions, either, given, having, integer, listOf, needed, number, object, text } from './options.ts'
 import { Relay } from './outbox/relay.ts'
@@ -84,6 +84,8 @@ export interface Health {
   readonly healthy: boolean
   /** Sentences for an operator; empty when healthy. */
   readonly reasons: readonly string[]
+  /** How far behind the relays of this instance are: rows that wait, the age of the oldest in ms, parked ones. Absent without relays. */
+  readonly outboxes?: readonly EventTable['outbox.backlog'][]
 }
 
 /**
@@ -297,7 +299,8 @@ export class Surehop {
       ...[...this.#transactionals].flatMap((t) => t.problems),
       ...[...this.#relays].flatMap((relay) => relay.problems),
     ]
-    return { healthy: reasons.length === 0, reasons }
+    const outboxes = [...this.#relays].flatMap((relay) => relay.backlog ?? [])
+    return { healthy: reasons.length === 0, reasons, ...(outboxes.length > 0 ? { outboxes } : {}) }
   }
 
   /** Stops consumers, then relays; finishes what runs within `drainMs`; closes both connections. Harmless when repeated. */

@@ -30,7 +30,7 @@ export interface RelayOptions {
   readonly keepSentMs?: number
   /** How long one publish may wait for its confirm; then the row is tried again later. Default 30,000. */
   readonly publishDeadlineMs?: number
-  /** How often the event `outbox.backlog` is told, if somebody listens. Default 10,000. */
+  /** How often it is looked up how far behind the relays are, for the event `outbox.backlog` and for `health()`. Default 10,000. */
   readonly backlogEveryMs?: number
 }
 

@@ -3,7 +3,7 @@
  * after they were sent, tells how far behind it is, and looks for rows that no relay sends.
  * Promises: small statements only; counts stop at 100,000. Events: outbox.backlog, outbox.warning.
  */
-import type { Events } from '../observability/events.ts'
+import type { Events, EventTable } from '../observability/events.ts'
 import type { Ask, RelayTable } from './relay-table.ts'
 
 const MINUTE_MS = 60_000
@@ -76,6 +76,7 @@ export class Upkeep {
   readonly #tasks: readonly Task[]
   readonly #told = new Set<string>()
   #strangers: readonly string[] = []
+  #figures: EventTable['outbox.backlog'] | undefined
 
   constructor(parts: UpkeepParts) {
     this.#parts = parts
@@ -87,7 +88,7 @@ export class Upkeep {
       this.#repair,
       { everyMs: MINUTE_MS, dueAt: now, run: () => this.#lookForStrangers() },
       { everyMs: sweepMs, dueAt: now, run: () => this.#sweep() },
-      { everyMs: backlogEveryMs, dueAt: now + backlogEveryMs, run: () => this.#backlog() },
+      { everyMs: backlogEveryMs, dueAt: now, run: () => this.#backlog() },
     ]
   }
 
@@ -98,6 +99,11 @@ export class Upkeep {
   /** Rows that no relay sends. */
   get problems(): readonly string[] {
     return this.#strangers
+  }
+
+  /** How far behind the relays were when this was last looked up. */
+  get figures(): EventTable['outbox.backlog'] | undefined {
+    return this.#figures
   }
 
   /** Shards are ours that were another's: it may have died half-way. */
@@ -123,12 +129,12 @@ export class Upkeep {
 
   async #backlog(): Promise<void> {
     const { ask, name, events } = this.#parts
-    if (!events.wanted('outbox.backlog')) return
     const [row] = await ask(BACKLOG, [name])
     const count = (column: string) => Number(row?.[column] ?? 0)
     const [held, parked] = [count('held'), count('parked')]
     const backlog = count('ready') + held
-    events.emit('outbox.backlog', { outbox: name, backlog, oldestMs: Math.max(0, count('oldest_ms')), held, parked })
+    this.#figures = { outbox: name, backlog, oldestMs: Math.max(0, Math.round(count('oldest_ms'))), held, parked }
+    events.emit('outbox.backlog', this.#figures)
   }
 
   async #lookForStrangers(): Promise<void> {

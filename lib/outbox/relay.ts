@@ -25,7 +25,7 @@ import type { Connection } from '../connection/connection.ts'
 import { within } from '../deadline.ts'
 import { Closed, DatabaseUnavailable } from '../errors.ts'
 import { newMessageId } from '../message.ts'
-import type { Events } from '../observability/events.ts'
+import type { Events, EventTable } from '../observability/events.ts'
 import type { Logger } from '../observability/log.ts'
 import { Publisher } from '../producer/publisher.ts'
 import { checkSchema } from '../sql/migrate.ts'
@@ -132,6 +132,11 @@ export class Relay {
     const paused = problem === undefined ? [] : [`the relay of outbox "${this.name}" is paused: ${problem}`]
     const channel = this.#publisher.problem
     return [...paused, ...(channel === undefined ? [] : [channel]), ...this.#upkeep.problems]
+  }
+
+  /** Rows that wait (backlog, held ones among them), the age of the oldest, and parked ones, as last looked up (see `backlogEveryMs`). */
+  get backlog(): EventTable['outbox.backlog'] | undefined {
+    return this.#state === 'closed' ? undefined : this.#upkeep.figures
   }
 
   /** @throws SchemaMismatch, DatabaseUnavailable, PermissionRefused, ConnectionRefused; nothing is left open then */

@@ -351,6 +351,8 @@ describe('a relay of the outbox', function () {
     const { backlog, held, parked, oldestMs } = await told
     expect({ backlog, held, parked }).deep.equal({ backlog: 3, held: 3, parked: 0 })
     expect(oldestMs).within(1, 60_000)
+    const [figures] = surehop.health().outboxes ?? []
+    expect(figures).include({ outbox: r.outbox.name, backlog: 3, held: 3, parked: 0 })
   })
 
   it('parks what cannot be read, and goes on', async () => {
