@@ -77,19 +77,22 @@ describe('a relay, when the broker or the database fails', function () {
   it('without an answer from the broker sends again with the same id, and keeps the key waiting', async () => {
     const { proxy, surehop } = await behindProxy()
     const arrivals = await r.arrivals(queue)
-    const held = r.event('outbox.held')
+    let first: string | undefined
+    const held = r.event('outbox.held', ({ messageId }) => messageId === first)
+    const warm = r.event('outbox.sent')
     await r.relay({ pollMs: 20, publishDeadlineMs: 300, backoff: fixed({ delayMs: 50 }), attempts: 1 }, surehop)
     await r.add({ queue, body: 'warm' })
-    await arrivals.count(1)
+    await warm
     proxy.stall('to-client')
-    const [first] = await r.add({ queue, key: 'a', body: 1 }, { queue, key: 'a', body: 2 })
-    const { messageId, attempt, error } = await held
-    expect({ messageId, attempt }).deep.equal({ messageId: first, attempt: 0 })
+    ;[first] = await r.add({ queue, key: 'a', body: 1 }, { queue, key: 'a', body: 2 })
+    const { attempt, error } = await held
+    expect(attempt).equal(0)
     expect(error.message).contain('without an answer')
-    expect(arrivals.bodies('a')).deep.equal([1])
+    await arrivals.count(2)
+    expect(new Set(arrivals.bodies('a'))).deep.equal(new Set([1]))
     await proxy.resume()
-    await arrivals.count(3)
-    expect(arrivals.bodies('a')).deep.equal([1, 2])
+    await eventually(() => expect(arrivals.bodies('a')).include(2))
+    expect([...new Set(arrivals.bodies('a'))]).deep.equal([1, 2])
     expect(arrivals.all.filter(({ body }) => body === 1).every(({ id }) => id === first)).equal(true)
     await eventually(async () => expect(await r.states()).empty)
   })
