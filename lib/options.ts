@@ -107,8 +107,8 @@ function checkOne(where: string, name: string, value: unknown, rule: Rule): void
 
 function unknownOption(where: string, name: string, rules: Rules, options: object): InvalidOption {
   // A pool or a store in place of `{ pool }` has fields of its own, which say nothing to whoever gave it.
-  const { constructor } = options
-  if (typeof constructor === 'function' && constructor !== Object)
+  const kind: unknown = options.constructor
+  if (typeof kind === 'function' && kind !== Object)
     return new InvalidOption(
       `${where}: expected options such as { ${Object.keys(rules).slice(0, 3).join(', ')} }, got ${show(options)}`,
     )
