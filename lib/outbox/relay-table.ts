@@ -9,7 +9,7 @@
  * Every statement may be repeated after a lost answer. Those that say a row could not be sent have an effect only while the lease
  * lasts under which it was read (the share lock makes a taker-over wait for them); to delete what is confirmed is always right.
  */
-import type { SqlPool, SqlRow } from '../sql/client.ts'
+import { runWithin, type SqlPool, type SqlRow } from '../sql/client.ts'
 import { LOCK_PATIENCE } from '../sql/lock-patience.ts'
 import { inSchema } from '../sql/schema.ts'
 import { promoteHeads } from './heads.ts'
@@ -194,15 +194,15 @@ export class RelayTable {
   }
 }
 
-/** For a pool: puts the schema's name into statements, and answers their rows. */
-export function askOf(pool: SqlPool, schema: string): Ask {
+/** For a pool: puts the schema's name into statements, and answers their rows. One without an answer in time costs its connection, not a place in the pool. */
+export function askOf(pool: SqlPool, schema: string, end: { readonly ms: number; readonly late: () => Error }): Ask {
   const texts = new Map<string, string>()
   const textOf = (sql: string) => {
     const text = texts.get(sql) ?? inSchema(schema, sql)
     texts.set(sql, text)
     return text
   }
-  return async (sql, parameters) => (await pool.query(textOf(sql), parameters)).rows as readonly SqlRow[]
+  return (sql, parameters) => runWithin(pool, { sql: textOf(sql), parameters }, end)
 }
 
 /** As Postgres writes an array, which any driver can send. */

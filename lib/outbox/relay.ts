@@ -22,7 +22,6 @@
  * Events: relay.state, outbox.sent, outbox.held, outbox.parked, outbox.backlog, outbox.warning.
  */
 import type { Connection } from '../connection/connection.ts'
-import { within } from '../deadline.ts'
 import { Closed, DatabaseUnavailable } from '../errors.ts'
 import { newMessageId } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
@@ -346,9 +345,8 @@ export class Relay {
   /** A statement that is not answered within a lease is given up on: all of them may be repeated. */
   #ask(): Ask {
     const { leaseMs, pool, schema } = this.#options
-    const ask = askOf(pool, schema)
     const late = () => new DatabaseUnavailable(`${this.#doing}: Postgres did not answer within ${leaseMs} ms`)
-    return (sql, parameters) => within(ask(sql, parameters), leaseMs, late)
+    return askOf(pool, schema, { ms: leaseMs, late })
   }
 
   #makeSender(): Sender {

@@ -111,6 +111,28 @@ describe('a relay, when the broker or the database fails', function () {
     await eventually(async () => expect(await share()).deep.equal([32, 32]))
   })
 
+  it('has the connections of its pool back after Postgres answered nothing for many leases', async () => {
+    const proxy = await startProxy(String(process.env['DATABASE_URL']))
+    r.later(() => proxy.close())
+    const { Pool } = await import('pg')
+    const pool = new Pool({ connectionString: proxy.url, max: 3, connectionTimeoutMillis: 300 })
+    pool.on('error', () => {})
+    r.later(() => pool.end())
+    const surehop = await r.surehop()
+    const arrivals = await r.arrivals(queue)
+    await r.relay({ pool, pollMs: 20, leaseMs: 300 }, surehop)
+    await r.add(...numbers(20).map((body) => ({ queue, body })))
+    await arrivals.count(20)
+    const paused = r.event('relay.state', ({ to }) => to === 'paused')
+    proxy.swallow()
+    await paused
+    // The outage's length: so many statements are given up on that an abandoned one each would use the pool up.
+    await new Promise((resolve) => setTimeout(resolve, 4_000))
+    await proxy.resume()
+    await r.add({ queue, body: 20 })
+    await eventually(() => expect(arrivals.bodies()).include(20))
+  })
+
   it('waits while Postgres is away, says so, and settles what was confirmed before it sends more', async () => {
     const proxy = await startProxy(String(process.env['DATABASE_URL']))
     r.later(() => proxy.close())

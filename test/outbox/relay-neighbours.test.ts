@@ -166,7 +166,7 @@ describe('a relay, whatever its database goes through', function () {
       r.name,
     ])
     const of = { schema: r.schema.name, name: r.name, owner: 'me', keepSent: false }
-    const table = new RelayTable(askOf(r.pool, r.schema.name), of)
+    const table = new RelayTable(askOf(r.pool, r.schema.name, { ms: 10_000, late: () => new Error('late') }), of)
     const page = { hand: [], crowded: [], messages: 1, bytes: 1_000, after: 0n }
     const [row] = await table.ready({ ...page, shards: Array.from({ length: 64 }, (_, n) => n) })
     const chain = { key: undefined, waiting: [], flying: undefined, verdict: undefined, queued: false }
