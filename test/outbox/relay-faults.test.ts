@@ -115,7 +115,7 @@ describe('a relay, when the broker or the database fails', function () {
     const proxy = await startProxy(String(process.env['DATABASE_URL']))
     r.later(() => proxy.close())
     const { Pool } = await import('pg')
-    const pool = new Pool({ connectionString: proxy.url, max: 3, connectionTimeoutMillis: 300 })
+    const pool = new Pool({ connectionString: proxy.url, max: 2, connectionTimeoutMillis: 300 })
     pool.on('error', () => {})
     r.later(() => pool.end())
     const surehop = await r.surehop()
