@@ -69,7 +69,6 @@ export interface World {
   readonly postgres: Server
   readonly postgresProxy: TcpProxy
   readonly fleet: Fleet
-  readonly random: Random
 }
 
 /** What a process of the fleet does. */
@@ -77,27 +76,91 @@ export type Role = 'producer' | 'outbox-writer' | 'relay' | 'consumer' | 'inbox-
 
 /** The working processes. A killed one is replaced at once, by a new process with a new number. */
 export interface Fleet {
+  /** The work queues, consumed by `consumer` and by `inbox-consumer`; quorum queues with a replica on each node. */
+  readonly queues: readonly string[]
+  /** How long a consumer's lease lasts: one that is frozen for longer wakes as a zombie, ms. */
+  readonly leaseMs: number
   /** Numbers of those that live, by role. */
   living(role: Role): readonly number[]
   /** kill -9, and a new process in its place. @returns when the new one works */
   kill9(worker: number): Promise<void>
   /** SIGSTOP, for so long, then SIGCONT. @returns when it goes on */
   freeze(worker: number, forMs: number): Promise<void>
-  /** Ends it and starts another in its place, whose clock is off by this many ms. */
-  restartWithClock(worker: number, offsetMs: number): Promise<void>
+  /** Ends it and starts another in its place, whose clock is off by this many ms. @returns the new one's number */
+  restartWithClock(worker: number, offsetMs: number): Promise<number>
 }
+
+/** What the runner asks of a fleet beside its troubles. Messages are offered from its start until `enough`, never far ahead of the consumers. */
+export interface Workload extends Fleet, AsyncDisposable {
+  progress(): Progress
+  /** Offers nothing new. @returns when all that was offered is confirmed, or sent by the relay */
+  enough(withinMs: number): Promise<void>
+  /** Waits until every message offered and accepted has ended, and the queues are empty; rejects with what is missing. */
+  drained(withinMs: number): Promise<void>
+  /** Closes all workers in good order; the ledger stays until `discard`. */
+  close(): Promise<void>
+  /** Where the ledger is kept. */
+  readonly folder: string
+  /** Removes the ledger. */
+  discard(): Promise<void>
+}
+
+/** How far the work is. */
+export interface Progress {
+  readonly offered: number
+  /** Confirmed, or committed to the outbox. */
+  readonly accepted: number
+  /** Ids with at least one effect. */
+  readonly handled: number
+}
+
+/** What the ledger says when all is over. A row passes if all but `messages`, `repeated` and the gap is 0. */
+export interface Verdict {
+  readonly messages: number
+  /** Accepted, and without an effect. */
+  readonly lost: number
+  /** Effects beyond the first of their id that no stated limit explains. */
+  readonly doubled: number
+  /** Effects beyond the first of their id within a limit that the README states: by a process that died, after Redis forgot. */
+  readonly repeated: number
+  /** Effects, or recorded ends, of a lease that had gone to somebody else, where storage is fenced or the record decides. */
+  readonly zombies: number
+  /** First effects of a key that came before an earlier message's of the same key. */
+  readonly outOfOrder: number
+  /** Effects of messages that nobody offered, or whose transaction was rolled back. */
+  readonly phantom: number
+  /** Messages left in any queue, dead letters included, and rows left in the outbox. */
+  readonly left: number
+  /** Longest time without any effect while messages were offered, ms. */
+  readonly longestGapMs: number
+  /** The first few of each kind that is not 0, with what is needed to look further. */
+  readonly evidence: readonly string[]
+}
+
+/** What a fault touches; two that touch the same are never in force at once. */
+export type Touches = 'broker' | 'broker-network' | 'redis' | 'postgres' | 'publishing' | 'consuming' | 'relaying'
+
+/** A limit that the README states: effects may be repeated where a fault reaches it. */
+export type Limit = 'redis-forgets' | 'process-dies'
 
 /** One kind of trouble. */
 export interface Fault {
+  /** What `--only` names it. */
+  readonly id: string
   /** As the table shows it, such as `SIGKILL of the leader`. */
   readonly name: string
+  readonly touches: Touches
   /** What the row needs beside the usual. */
-  readonly needs?: readonly ('sentinel' | 'redis-cluster')[]
-  /** For rows whose promise has a limit that this fault reaches, in the README's words: effects may be repeated then. */
-  readonly limit?: 'redis-forgets' | 'process-dies' | 'none'
-  /**
-   * Injects once and heals what it did: returns when the world is whole again as far as this fault is concerned. Takes its
-   * choices (which node, how long) from `world.random`, so that a seed tells the schedule.
-   */
+  readonly needs?: 'sentinel' | 'redis-cluster'
+  readonly limit?: Limit
+  /** Makes its choices (which node, how long) now, so that a seed tells the schedule, whatever the world does meanwhile. */
+  deal(random: Random): Injection
+}
+
+/** One dealt trouble. */
+export interface Injection {
+  /** Its choices, such as `node 2, 14.2 s`. */
+  readonly choices: string
+  /** Injects and heals: returns when the world is whole again as far as this one is concerned. */
   inject(world: World): Promise<void>
 }
