@@ -15,6 +15,7 @@
  * publishes of one message id never overlap on the wire, so that a return, which names only the message, is never taken for
  * another publish's; a message that closes the channel is found out by sending its companions one at a time, and fails alone.
  */
+import { Chain, type Link } from '../chain.ts'
 import type { FailedOutcome } from '../errors.ts'
 import type { Encoded } from './encode.ts'
 import { Line, type Placed } from './line.ts'
@@ -32,6 +33,10 @@ export interface Pending extends Placed {
   /** How often it was handed to a channel. */
   sends: number
   phase: Phase
+  /** Sent and not answered; it may be settled already. */
+  onWire: boolean
+  /** Its place in the books. */
+  link: Link<Pending> | undefined
   /** A nack ends it, instead of being followed by another send. */
   readonly failsOnNack: boolean
   /** A send ended without an answer: the message may be stored. */
@@ -80,6 +85,8 @@ export function newPending(
     seq: ++published,
     sends: 0,
     phase: 'new',
+    onWire: false,
+    link: undefined,
     failsOnNack,
     inDoubt: false,
     nacked: false,
@@ -97,10 +104,8 @@ export function newPending(
 export class Confirms {
   readonly #window: Window
   readonly #line = new Line<Pending>()
-  /** Not settled. */
-  readonly #open = new Set<Pending>()
-  /** Sent and not answered, the settled ones among them included. */
-  readonly #wire = new Set<Pending>()
+  /** Not settled, or on the wire, or both. */
+  readonly #books = new Chain<Pending>()
   /** Whose turn it is, by message id; the rest of that id stands behind. */
   readonly #turn = new Map<string, Pending>()
   readonly #behind = new Map<string, Set<Pending>>()
@@ -108,6 +113,8 @@ export class Confirms {
   readonly #held = new Map<string, Set<Pending>>()
   /** The latest suspect sent; while it is on the wire, nothing else is. */
   #alone: Pending | undefined
+  #openCount = 0
+  #wireCount = 0
   #waitingCount = 0
   #waitingBytes = 0
   #bytesOnWire = 0
@@ -117,12 +124,12 @@ export class Confirms {
   }
 
   /** Publishes not settled yet, first published first. */
-  get open(): Iterable<Pending> {
-    return this.#open
+  get open(): readonly Pending[] {
+    return this.#books.items.filter(({ phase }) => phase !== 'settled')
   }
 
   get openCount(): number {
-    return this.#open.size
+    return this.#openCount
   }
 
   /** Publishes that wait to be sent, for whatever reason. */
@@ -135,7 +142,7 @@ export class Confirms {
   }
 
   get onWire(): number {
-    return this.#wire.size
+    return this.#wireCount
   }
 
   /** Exchanges that must be asked for before the publishes held for them can go. */
@@ -145,7 +152,8 @@ export class Confirms {
 
   add(pending: Pending): void {
     const { messageId } = pending.message
-    this.#open.add(pending)
+    pending.link = this.#books.add(pending)
+    this.#openCount++
     if (this.#turn.has(messageId)) {
       this.#become(pending, 'behind')
       addTo(this.#behind, messageId, pending)
@@ -203,14 +211,15 @@ export class Confirms {
    */
   markReturned(messageId: string, reason: ReturnReason): boolean {
     const pending = this.#turn.get(messageId)
-    if (!pending || !this.#wire.has(pending)) return false
+    if (!pending?.onWire) return false
     pending.returned = reason
     return true
   }
 
   /** The broker closes the channel over a publish: over the one that can be meant, else all of them are sent one at a time from now on. */
   blame(error: Error, exchange?: string): void {
-    const candidates = [...this.#wire].filter((p) => exchange === undefined || p.message.exchange === exchange)
+    const isMeant = (p: Pending) => p.onWire && (exchange === undefined || p.message.exchange === exchange)
+    const candidates = this.#books.items.filter(isMeant)
     if (candidates.length === 1) candidates[0]!.refused = error
     else if (exchange === undefined) for (const pending of candidates) pending.suspect = true
   }
@@ -251,24 +260,37 @@ export class Confirms {
     this.#become(pending, 'sent')
     pending.sends++
     if (pending.suspect) this.#alone = pending
-    this.#wire.add(pending)
+    pending.onWire = true
+    this.#wireCount++
     this.#bytesOnWire += sizeOf(pending)
     return pending
   }
 
   #leaveWire(pending: Pending): void {
-    if (this.#wire.delete(pending)) this.#bytesOnWire -= sizeOf(pending)
     if (this.#alone === pending) this.#alone = undefined
+    if (!pending.onWire) return
+    pending.onWire = false
+    this.#wireCount--
+    this.#bytesOnWire -= sizeOf(pending)
+    this.#strike(pending)
   }
 
   #settle(pending: Pending, end: PublishEnd): void {
     this.#line.remove(pending)
     removeFrom(this.#held, pending.message.exchange, pending)
     removeFrom(this.#behind, pending.message.messageId, pending)
-    this.#open.delete(pending)
     this.#become(pending, 'settled')
-    if (!this.#wire.has(pending)) this.#giveTurn(pending)
+    this.#openCount--
+    this.#strike(pending)
+    if (!pending.onWire) this.#giveTurn(pending)
     pending.settle(end)
+  }
+
+  /** Out of the books, once it is settled and off the wire. */
+  #strike(pending: Pending): void {
+    if (pending.onWire || pending.phase !== 'settled' || !pending.link) return
+    this.#books.remove(pending.link)
+    pending.link = undefined
   }
 
   #takeTurn(pending: Pending): void {
@@ -288,10 +310,10 @@ export class Confirms {
 
   /** Nothing goes beside a suspect, so that a second closing tells who it was. */
   #fits(pending: Pending): boolean {
-    if (this.#wire.size === 0) return true
+    if (this.#wireCount === 0) return true
     if (pending.suspect || this.#alone) return false
     const { windowMessages, windowBytes } = this.#window
-    return this.#wire.size < windowMessages && this.#bytesOnWire + sizeOf(pending) <= windowBytes
+    return this.#wireCount < windowMessages && this.#bytesOnWire + sizeOf(pending) <= windowBytes
   }
 
   #become(pending: Pending, phase: Phase): void {

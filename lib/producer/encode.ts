@@ -19,8 +19,6 @@ import { hintAt, show } from '../options.ts'
 /** Header tables beyond this many bytes are refused (amqplib gives up at 64 KiB, properties included). */
 export const MAX_HEADER_BYTES = 60 * 1024
 const MAX_SHORT_STRING = 255
-/** Half a character: it would come back as another one, and a return could not be matched with its message. */
-const LONE_SURROGATE = /\p{Surrogate}/u
 
 /** The fields of a message. */
 export const MESSAGE_FIELDS: ReadonlySet<string> = new Set([
@@ -122,7 +120,8 @@ function shortString(field: string, value: string | undefined, min = 0): void {
     typeof value === 'string' &&
     value.length >= min &&
     (value.length <= 63 || Buffer.byteLength(value) <= MAX_SHORT_STRING) &&
-    !LONE_SURROGATE.test(value)
+    // Half a character would come back as another one, and a return could not be matched with its message.
+    value.isWellFormed()
   if (!fits)
     throw new MessageInvalid(
       field,

@@ -124,8 +124,7 @@ export class Producer {
    */
   publish(exchange: string, message: OutgoingMessage, options: PublishOptions = NO_OPTIONS): Promise<Receipt> {
     try {
-      const send = this.#checked(exchange, options)
-      return this.#publish(message, this.#prepare(exchange, message, send), send)
+      return this.#started(exchange, message, this.#checked(exchange, options))
     } catch (error) {
       return Promise.reject(error)
     }
@@ -157,16 +156,27 @@ export class Producer {
     const send = this.#checked(exchange, options)
     const { publisher } = this.#parts
     const results: Promise<PublishResult>[] = []
-    for await (const message of messages) {
-      const prepared = await attempt(() => this.#prepare(exchange, message, send))
-      results.push(
-        ('error' in prepared ? Promise.reject(prepared.error) : this.#publish(message, prepared.value, send)).catch(
-          asResult,
-        ),
-      )
-      await publisher.room()
+    const take = (message: OutgoingMessage) => results.push(this.#started(exchange, message, send).catch(asResult))
+    if (Symbol.asyncIterator in messages) {
+      for await (const message of messages) {
+        take(message)
+        await publisher.room()
+      }
+    } else {
+      for (const message of messages) {
+        take(message)
+        if (publisher.crowded) await publisher.room()
+      }
     }
     return Promise.all(results)
+  }
+
+  #started(exchange: string, message: OutgoingMessage, send: SendOptions): Promise<Receipt> {
+    try {
+      return this.#publish(message, this.#prepare(exchange, message, send), send)
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   /**
@@ -299,14 +309,6 @@ async function persist<T>(run: () => Promise<T>, { deadlineMs, signal }: SendOpt
       last = error as Error
       await pause(Math.min(PERSIST_PAUSE_MS, Math.max(0, until - performance.now())), signal)
     }
-  }
-}
-
-async function attempt<T>(run: () => T | Promise<T>): Promise<{ readonly value: T } | { readonly error: unknown }> {
-  try {
-    return { value: await run() }
-  } catch (error) {
-    return { error }
   }
 }
 

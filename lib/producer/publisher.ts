@@ -141,10 +141,11 @@ export class Publisher {
 
   /** Waits until less than a window's messages wait to be sent; for callers who publish many. */
   async room(): Promise<void> {
-    while (this.#crowded && !this.#closing) await new Promise<void>((resolve) => this.#changes.add(resolve))
+    while (this.crowded && !this.#closing) await new Promise<void>((resolve) => this.#changes.add(resolve))
   }
 
-  get #crowded(): boolean {
+  /** A window's messages wait to be sent. */
+  get crowded(): boolean {
     const { windowMessages, windowBytes, maxWaiting } = this.#options
     const { waitingCount, waitingBytes } = this.#confirms
     return waitingCount >= Math.min(windowMessages, maxWaiting) || waitingBytes >= windowBytes
@@ -323,7 +324,7 @@ export class Publisher {
   }
 
   #giveUpAll(which: (pending: Pending) => boolean, why: string, retryable: boolean, cause?: unknown): void {
-    for (const pending of [...this.#confirms.open].filter(which)) this.#confirms.giveUp(pending, why, retryable, cause)
+    for (const pending of this.#confirms.open.filter(which)) this.#confirms.giveUp(pending, why, retryable, cause)
   }
 
   /** One timer for all deadlines. */
@@ -337,7 +338,7 @@ export class Publisher {
   #sweep(): void {
     const now = performance.now()
     let next = Number.POSITIVE_INFINITY
-    for (const pending of [...this.#confirms.open]) {
+    for (const pending of this.#confirms.open) {
       if (pending.deadlineAt <= now) this.#confirms.giveUp(pending, this.#whyLate(pending), true)
       else next = Math.min(next, pending.deadlineAt)
     }
@@ -363,11 +364,11 @@ export class Publisher {
     reject: (error: PublishFailed) => void,
   ): void {
     const { events } = this.#connection.options
-    const { messageId, transactionId, sends } = named(pending)
     if (end.outcome === 'confirmed') {
       if (events.wanted('publish.confirmed'))
         events.emit('publish.confirmed', { ...named(pending), durationMs: performance.now() - pending.startedAt })
-      resolve({ outcome: 'confirmed', messageId, transactionId, sends })
+      const { messageId, transactionId } = pending.message
+      resolve({ outcome: 'confirmed', messageId, transactionId, sends: pending.sends })
     } else {
       const error = failure(pending, end)
       events.emit('publish.failed', { ...named(pending), outcome: end.outcome, error })
