@@ -103,11 +103,12 @@ async function settle(program: Program): Promise<Provision> {
 }
 
 async function install(missing: readonly Program[]): Promise<void> {
-  if (process.getuid?.() === 0 && onPath('apt-get')) await installWithApt(missing.map((it) => PACKAGES.apt[it]))
+  if (process.getuid?.() === 0 && onPath('apt-get')) await installPackages(missing.map((it) => PACKAGES.apt[it]))
   else if (onPath('brew')) await installWith('brew', ['install', ...missing.map((it) => PACKAGES.brew[it])])
 }
 
-async function installWithApt(packages: readonly string[]): Promise<void> {
+/** Installs packages with apt-get, as root, and starts none of their services. */
+export async function installPackages(packages: readonly string[]): Promise<void> {
   const undo = keepServicesFromStarting(packages)
   try {
     // Where the lists cannot be fetched just now, those on the disk may do.
@@ -156,7 +157,8 @@ async function engineAnswers(): Promise<boolean> {
   )
 }
 
-function onPath(program: string): string | undefined {
+/** Where the program is, if it is on the PATH or in one of the usual places. */
+export function onPath(program: string): string | undefined {
   const places = SEARCH_PATH.split(delimiter).map((folder) => join(folder, program))
   return places.find(isExecutable)
 }

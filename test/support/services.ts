@@ -5,6 +5,7 @@
 // this process is.
 
 import { readFile } from 'node:fs/promises'
+import { releaseWanted } from '../lab/cluster/releases.ts'
 import { type PostgresOptions, startPostgres } from './postgres.ts'
 import { programsHere } from './postgres-programs.ts'
 import { type Program, provide } from './provision.ts'
@@ -89,7 +90,7 @@ function servicesOf(stop: () => Promise<void>, started: Started): Services {
 // Together, so that one installation brings all that is missing.
 async function provideMissing({ rabbitmq, redis, postgres }: Wanted): Promise<void> {
   const missing: Program[] = []
-  if (rabbitmq && !process.env['AMQP_URL']) missing.push('rabbitmq')
+  if (rabbitmq && !process.env['AMQP_URL'] && releaseWanted() === 'installed') missing.push('rabbitmq')
   if (redis && !process.env['REDIS_URL']) missing.push('redis')
   if (postgres && !process.env['DATABASE_URL'] && !(await programsHere())) missing.push('postgres')
   await provide(...missing)
