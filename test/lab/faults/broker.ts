@@ -1,0 +1,89 @@
+// Faults of the RabbitMQ cluster: nodes that die, pause or leave, a lost majority, alarms and full queues.
+
+import type { Random } from '../random.ts'
+import type { Fault, World } from '../world.ts'
+import { at, ctlSomewhere, hold, killAndReturn, NODES, seconds, span } from './held.ts'
+
+/** Length a full queue is set to: a few hundred messages in flight reach it at once. */
+const FULL_AT = 20
+
+export const brokerFaults: readonly Fault[] = [
+  // Its channels end without a word; where it led a queue, the others elect.
+  node('kill-node', 'SIGKILL of a broker node', 1_000, 4_000, (world, which, ms) =>
+    killAndReturn(world, [at(which, world.rabbitmq.nodes)], ms),
+  ),
+  // The replica that orders all writes of the work queue: publishes in flight are unknown or nacked.
+  node('kill-leader', 'SIGKILL of the node that leads the work queue', 0, 3_000, async (world, which, ms) =>
+    killAndReturn(world, [await world.rabbitmq.leaderOf(at(which, world.fleet.queues))], ms),
+  ),
+  // In good order, as an upgrade does it: connections are closed by the broker with a reason.
+  node('restart-node', 'broker node restarted in good order', 500, 2_000, async ({ rabbitmq }, which, ms) => {
+    await at(which, rabbitmq.nodes).stop()
+    await hold(ms)
+    await rabbitmq.whole()
+  }),
+  // Connections stay open, nothing is answered; it may lead a queue, and wakes with an old idea of who leads.
+  node('freeze-node', 'broker node frozen (SIGSTOP)', 4_000, 20_000, async ({ rabbitmq }, which, ms) => {
+    const frozen = at(which, rabbitmq.nodes)
+    await frozen.freeze()
+    await hold(ms).finally(() => frozen.thaw())
+    await rabbitmq.whole()
+  }),
+  // No quorum: nothing can be confirmed until one returns; publishes hang or their connections are refused.
+  node('lose-majority', 'two of three broker nodes killed', 2_000, 8_000, (world, which, ms) =>
+    killAndReturn(world, [at(which, world.rabbitmq.nodes), at(which + 1, world.rabbitmq.nodes)], ms),
+  ),
+  // All memory of the cluster is gone; only what reached the disks returns.
+  node('kill-all', 'all three broker nodes killed', 500, 3_000, (world, _, ms) =>
+    killAndReturn(world, world.rabbitmq.nodes, ms),
+  ),
+  // Every publishing connection is blocked: no confirm comes, and nothing is read from it.
+  node('memory-alarm', 'memory alarm', 2_000, 6_000, memoryAlarm),
+  fullQueue(),
+]
+
+type Act = (world: World, which: number, ms: number) => Promise<void>
+
+function node(id: string, name: string, leastMs: number, mostMs: number, act: Act): Fault {
+  return {
+    id,
+    name,
+    touches: 'broker',
+    deal(random: Random) {
+      const [which, ms] = [random.between(0, NODES - 1), span(random, leastMs, mostMs)]
+      return { choices: `no. ${which + 1}, ${seconds(ms)}`, inject: (world) => act(world, which, ms) }
+    },
+  }
+}
+
+async function memoryAlarm({ rabbitmq }: World, which: number, ms: number): Promise<void> {
+  const alarmed = at(which, rabbitmq.nodes)
+  const was = await alarmed.ctl('eval', 'vm_memory_monitor:get_memory_limit().')
+  await alarmed.ctl('set_vm_memory_high_watermark', 'absolute', '1MB')
+  await hold(ms).finally(() => alarmed.ctl('set_vm_memory_high_watermark', 'absolute', was.trim()))
+}
+
+// The queue is full, and nobody takes from it: publishes are nacked (`x-overflow: reject-publish`), the relay's too.
+function fullQueue(): Fault {
+  return {
+    id: 'full-queue',
+    name: 'work queue full (publishes nacked)',
+    touches: 'consuming',
+    deal(random: Random) {
+      const [which, ms] = [random.between(0, 9), span(random, 2_000, 5_000)]
+      const inject = async (world: World) => {
+        const queue = at(which, world.fleet.queues)
+        const policy = `full-${queue}`
+        const limit = JSON.stringify({ 'max-length': FULL_AT })
+        await ctlSomewhere(world, 'set_policy', policy, `^${queue}$`, limit, '--apply-to', 'queues')
+        await freezeAllConsumers(world, ms).finally(() => ctlSomewhere(world, 'clear_policy', policy))
+      }
+      return { choices: `queue ${which}, ${seconds(ms)}`, inject }
+    },
+  }
+}
+
+async function freezeAllConsumers({ fleet }: World, ms: number): Promise<void> {
+  const all = [...fleet.living('consumer'), ...fleet.living('inbox-consumer')]
+  await Promise.all(all.map((worker) => fleet.freeze(worker, ms)))
+}

@@ -1,0 +1,122 @@
+// Faults of the Redis behind the idempotency store: away, silent, forgetful, failed over.
+
+import { Redis } from 'ioredis'
+import { eventually } from '../../support/eventually.ts'
+import type { Server } from '../../support/server.ts'
+import type { Random } from '../random.ts'
+import type { Fault, World } from '../world.ts'
+import { at, hold, seconds, span } from './held.ts'
+
+export const redisFaults: readonly Fault[] = [
+  // No record can be read or made: nothing may be run, nothing may be lost.
+  onRedis('redis-stop', 'Redis stopped and started', 1_000, 6_000, async ({ redis }, ms) => {
+    await redis.stop()
+    await hold(ms)
+    await redis.start()
+  }),
+  // The same without goodbye; its append-only file has all that it answered for.
+  onRedis('redis-kill', 'SIGKILL of Redis', 500, 4_000, async ({ redis }, ms) => {
+    await redis.kill9()
+    await hold(ms)
+    await redis.start()
+  }),
+  // Commands were sent and stay without an answer; some of them are carried out when it wakes, long after nobody waits for them.
+  onRedis('redis-freeze', 'Redis frozen (SIGSTOP)', 2_000, 10_000, async ({ redis }, ms) => {
+    await redis.freeze()
+    await hold(ms).finally(() => redis.thaw())
+  }),
+  // Claims and records without an answer: were they made?
+  onRedis('redis-cut', 'connections to Redis reset', 200, 2_000, async ({ redisProxy }, ms) => {
+    await redisProxy.refuse()
+    redisProxy.cut()
+    await hold(ms).finally(() => redisProxy.accept())
+  }),
+  // Redis forgets all: what was completed is remembered by nobody. The README's limit.
+  { ...onRedis('redis-empty', 'Redis restarted empty', 500, 3_000, returnEmpty), limit: 'redis-forgets' },
+  {
+    // A replica that lacks the last writes becomes the master. The README's limit.
+    ...onRedis('sentinel-failover', 'Redis master killed, failover by Sentinel', 500, 3_000, failOver),
+    needs: 'sentinel',
+    limit: 'redis-forgets',
+  },
+  {
+    // A third of the records is out of reach; the rest works on.
+    ...onCluster('cluster-kill', 'one master of a Redis Cluster killed, back with its data', async () => {}),
+    needs: 'redis-cluster',
+  },
+  {
+    // A third of the records is forgotten. The README's limit.
+    ...onCluster('cluster-empty', 'one master of a Redis Cluster killed, back empty', forget),
+    needs: 'redis-cluster',
+    limit: 'redis-forgets',
+  },
+]
+
+function onRedis(
+  id: string,
+  name: string,
+  leastMs: number,
+  mostMs: number,
+  act: (world: World, ms: number) => Promise<void>,
+): Fault {
+  return {
+    id,
+    name,
+    touches: 'redis',
+    deal(random: Random) {
+      const ms = span(random, leastMs, mostMs)
+      return { choices: seconds(ms), inject: (world) => act(world, ms) }
+    },
+  }
+}
+
+// Nobody gets in before all is forgotten, as if its disk had been lost.
+async function returnEmpty({ redis, redisProxy }: World, ms: number): Promise<void> {
+  await redisProxy.refuse()
+  redisProxy.cut()
+  await redis.kill9()
+  await hold(ms)
+  await redis.start()
+  await forget(redis)
+  await redisProxy.accept()
+}
+
+async function forget({ url }: Pick<Server, 'url'>): Promise<void> {
+  const client = new Redis(url, { lazyConnect: true })
+  await client.connect()
+  await client.flushall('SYNC').finally(() => client.disconnect())
+}
+
+async function failOver({ sentinel }: World, ms: number): Promise<void> {
+  if (!sentinel) throw new Error('expected a world with Sentinel, got one without: the row needs to ask for it')
+  const old = await sentinel.master()
+  await old.kill9()
+  await eventually(async () => (await sentinel.master()) !== old || Promise.reject(new Error('still the old one')), {
+    withinMs: 60_000,
+    what: 'another Redis master',
+  })
+  await hold(ms)
+  await sentinel.whole()
+}
+
+function onCluster(id: string, name: string, after: (server: Server) => Promise<void>): Fault {
+  return {
+    id,
+    name,
+    touches: 'redis',
+    deal(random: Random) {
+      const [which, ms] = [random.between(0, 2), span(random, 500, 4_000)]
+      const inject = async ({ redisCluster }: World) => {
+        if (!redisCluster)
+          throw new Error('expected a world with a Redis Cluster, got one without: the row needs to ask')
+        const server = at(which, redisCluster.servers)
+        await server.kill9()
+        await hold(ms)
+        await server.start()
+        await after(server)
+        await redisCluster.whole()
+      }
+      return { choices: `master ${which + 1}, ${seconds(ms)}`, inject }
+    },
+  }
+}
