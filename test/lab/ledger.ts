@@ -1,39 +1,77 @@
 // The ledger of the lab: what each process knew, in append-only files of its own that survive kill -9.
 //
-// One line per entry, JSON, written with one `writeSync` before the process goes on: the page cache outlives the process. Every
-// entry has the machine's monotonic time (`process.hrtime`), which all processes share and no shifted clock moves.
+// One folder a run, one file a process, named by its number; the fleet's own is 0. One short line an entry (`ledger/lines.ts`),
+// with the time of the machine's monotonic clock, which all processes share and no shifted clock moves. What lies in Postgres and in
+// the queues at the end is written down as entries, too: the folder alone is enough to reconcile a run, today and tomorrow.
+//
+// Promises: an entry that was written is there after kill -9; a line that a death has torn is dropped by the reader, and counted.
+// Does NOT promise anything over a crash of the machine.
 
 /** How a message got to the broker. `direct`: publisher confirms. `outbox`: a row of a committed transaction, sent by a relay. */
 export type Path = 'direct' | 'outbox'
 
-/** One line. `at`: ns of the monotonic clock, as text (it is larger than a double holds). */
+/** What is to become of it: handled, handled at the second attempt, or never (its letter lies in `.dead`). */
+export type Fate = 'well' | 'late' | 'dead'
+
+/** What whoever offered a message was told. An `unknown` or `refused` one is offered again with the same id until it is confirmed. */
+export type Outcome = 'confirmed' | 'refused' | 'unknown'
+
+/** How a run was recorded to have ended. */
+export type End = 'completed' | 'failed' | 'returned' | 'dead'
+
+/** One line. `at`, `since`, `from`: ns of the monotonic clock. */
 export type Entry =
-  /** A producer is about to publish; or an outbox writer's transaction is about to commit. `n` counts up within a key. */
+  /** A producer is about to publish; or an outbox writer's transaction is about to commit. `n` counts up within a key, without gaps. */
   | {
       readonly is: 'offered'
-      readonly at: string
+      readonly at: number
       readonly id: string
       readonly path: Path
       readonly key: string
       readonly n: number
+      readonly fate: Fate
     }
-  /** What it was told. An `unknown` or `refused` one is offered again with the same id until it is confirmed. */
-  | {
-      readonly is: 'told'
-      readonly at: string
-      readonly id: string
-      readonly outcome: 'confirmed' | 'refused' | 'unknown'
-    }
+  | { readonly is: 'told'; readonly at: number; readonly id: string; readonly outcome: Outcome }
   /** A handler began. `token`: its fencing token. */
-  | { readonly is: 'started'; readonly at: string; readonly id: string; readonly token: number }
-  /** The effect itself. `fenced`: storage that refuses older tokens took it; false: refused, the world did not change. */
+  | { readonly is: 'started'; readonly at: number; readonly id: string; readonly token: number }
+  /** The effect itself, of the direct path: written into storage that refuses older tokens, see `reconcile.ts`. */
+  | { readonly is: 'effect'; readonly at: number; readonly id: string; readonly token: number }
+  /** The store has recorded the end of a run; `since`: when it was asked to for the first time. */
   | {
-      readonly is: 'effect'
-      readonly at: string
+      readonly is: 'ended'
+      readonly at: number
       readonly id: string
-      readonly key: string
-      readonly n: number
       readonly token: number
+      readonly since: number
+      readonly as: End
     }
-  /** The handler's end was recorded and the delivery acked, as far as the process knows. */
-  | { readonly is: 'ended'; readonly at: string; readonly id: string; readonly token: number }
+  /** A copy was dropped unrun. */
+  | { readonly is: 'dropped'; readonly at: number; readonly id: string }
+  /** The store has answered this process nothing between `from` and `at`, for longer than its lease. */
+  | { readonly is: 'silent'; readonly at: number; readonly from: number }
+  /** A message caused by the effect of message `of` has arrived at the end of the second leg; all copies are noted. */
+  | { readonly is: 'output'; readonly at: number; readonly id: string; readonly of: string }
+  | Fact
+
+/** What the fleet notes about its processes, and at the end about the world. */
+export type Fact =
+  | { readonly is: 'born'; readonly at: number; readonly worker: number; readonly role: string }
+  /** `at`: before the signal is sent, or when its end was noticed. */
+  | { readonly is: 'died'; readonly at: number; readonly worker: number; readonly how: 'killed' | 'closed' | 'crashed' }
+  /** A business row that is there at the end: its transaction has committed. */
+  | { readonly is: 'committed'; readonly at: number; readonly id: string }
+  /** An effect of the outbox path that is there at the end; `place`: effects in the order in which they were made. */
+  | { readonly is: 'done'; readonly at: number; readonly id: string; readonly place: number }
+  /** It lies in the dead letters at the end. */
+  | { readonly is: 'dead'; readonly at: number; readonly id: string; readonly why: string }
+  /** It lies somewhere else at the end: in a queue, in the delay, in an outbox. */
+  | { readonly is: 'left'; readonly at: number; readonly id: string; readonly where: string }
+
+/** An entry, and the process that wrote it. */
+export type Noted = Entry & { readonly by: number }
+
+/** The machine's monotonic clock, ns: exact for the first hundred days after a boot, and to a few ns beyond. */
+export function monotonicNs(): number {
+  const [seconds, ns] = process.hrtime()
+  return seconds * 1e9 + ns
+}

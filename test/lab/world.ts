@@ -114,24 +114,27 @@ export interface Progress {
   readonly handled: number
 }
 
-/** What the ledger says when all is over. A row passes if all but `messages`, `repeated` and the gap is 0. */
+/** What the ledger says when all is over. A row passes if all but `messages`, `repeated`, `deadLetters` and the gap is 0. */
 export interface Verdict {
+  /** Accepted: confirmed, or committed to the outbox. */
   readonly messages: number
-  /** Accepted, and without an effect. */
+  /** Accepted, and without an effect; or an effect whose own message did not come out of the second leg. */
   readonly lost: number
-  /** Effects beyond the first of their id that no stated limit explains. */
+  /** Effects beyond the first of their id that no stated limit explains; what counts as explained: `reconcile-runs.ts`. */
   readonly doubled: number
   /** Effects beyond the first of their id within a limit that the README states: by a process that died, after Redis forgot. */
   readonly repeated: number
-  /** Effects, or recorded ends, of a lease that had gone to somebody else, where storage is fenced or the record decides. */
+  /** Recorded ends of a lease that had gone to somebody else, and tokens that were given twice. */
   readonly zombies: number
-  /** First effects of a key that came before an earlier message's of the same key. */
+  /** First effects of a key that came before an earlier message's of the same key, where order is promised. */
   readonly outOfOrder: number
   /** Effects of messages that nobody offered, or whose transaction was rolled back. */
   readonly phantom: number
-  /** Messages left in any queue, dead letters included, and rows left in the outbox. */
+  /** Messages left in any queue, unplanned dead letters included, and rows left in an outbox. */
   readonly left: number
-  /** Longest time without any effect while messages were offered, ms. */
+  /** Messages that were meant to fail for good, and lie in the dead letters. */
+  readonly deadLetters: number
+  /** Longest time without any effect on a path while accepted messages were waiting there, ms. */
   readonly longestGapMs: number
   /** The first few of each kind that is not 0, with what is needed to look further. */
   readonly evidence: readonly string[]
