@@ -5,7 +5,7 @@ import { startChild } from '../support/child.ts'
 import { within } from '../support/eventually.ts'
 import { freePort } from '../support/ports.ts'
 import { unique } from '../support/unique.ts'
-import { failure, wiring } from './wiring.ts'
+import { administered, failure, wiring } from './wiring.ts'
 
 const EXITS = new URL('./exits.ts', import.meta.url)
 /** From "done" to the end of the process. */
@@ -32,6 +32,10 @@ describe('a process', () => {
     proxy.stall()
     await endsAfter(proxy.url)
   })
+})
+
+describe('a process whose password is changed', () => {
+  const wired = wiring(administered)
 
   it('writes no password and no body into any log line or error', async () => {
     const lines: unknown[] = []

@@ -4,7 +4,7 @@ import { type Channel, type ChannelModel, type ConsumeMessage, connect as connec
 import { type EventData, type EventName, onEvent } from '../../lib/observability/events.ts'
 import { type ConnectOptions, connect, type Surehop } from '../../lib/surehop.ts'
 import { latch, within } from '../support/eventually.ts'
-import { type RabbitMq, type Services, startServices } from '../support/services.ts'
+import { NODE_FILE, type RabbitMq, type Services, startRabbitMq, startServices } from '../support/services.ts'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.ts'
 import { uniqueExchange, uniqueQueue } from '../support/unique.ts'
 
@@ -24,6 +24,15 @@ export function wiring(own?: () => Promise<RabbitMq>): Wiring {
   afterEach('close what the test opened', () => wired.closeAll())
   after('let the broker go', () => wired.stop())
   return wired
+}
+
+/**
+ * For {@link wiring}: a broker that rabbitmqctl reaches. It is the run's own, unless AMQP_URL names one that was started
+ * elsewhere; then a private one, so that no test is left out.
+ */
+export async function administered(): Promise<RabbitMq> {
+  if (process.env['AMQP_URL'] && !process.env[NODE_FILE]) return startRabbitMq()
+  return (await startServices({ rabbitmq: true })).rabbitmq
 }
 
 export class Wiring {

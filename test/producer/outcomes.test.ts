@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { z } from 'zod'
 import { InvalidOption, MessageInvalid, PermissionRefused, PublishFailed, ResourceMissing } from '../../lib/errors.ts'
-import { failure, wiring } from '../connection/wiring.ts'
+import { administered, failure, wiring } from '../connection/wiring.ts'
 import { eventually } from '../support/eventually.ts'
 import { unique } from '../support/unique.ts'
 
@@ -88,38 +88,6 @@ describe('publish', () => {
     const ids = (await wired.take(queue)).map(({ id }) => id)
     const confirmed = (await Promise.all(neighbours)).map(({ messageId }) => messageId)
     expect(ids).include.members(confirmed)
-  })
-
-  it('an exchange without permission fails its own messages only', async () => {
-    const queue = await wired.queue()
-    const forbidden = await wired.exchange([queue])
-    const user = await newUser('.*', `^(?!${forbidden}).*`)
-    const producer = (await wired.surehop({ amqp: user.url })).producer()
-    const good = Array.from({ length: 100 }, () => producer.send(queue, { body }))
-    const bad = await Promise.all([1, 2, 3].map(() => failure<PublishFailed>(producer.publish(forbidden, { body }))))
-    for (const error of bad) {
-      expect(['nacked', 'unknown', 'not-sent']).include(error.outcome)
-      expect(error.retryable).equal(false)
-      expect(error.cause).instanceOf(PermissionRefused)
-      expect(error.message).contain(forbidden)
-    }
-    for (const receipt of await Promise.all(good)) expect(receipt.outcome).equal('confirmed')
-    expect(await failure(producer.publish(forbidden, { body }))).include({ outcome: 'not-sent', retryable: false })
-    expect((await producer.send(queue, { body })).sends).equal(1)
-  })
-
-  it('a message the broker closes the channel over fails alone', async () => {
-    const queue = await wired.queue()
-    const exchange = await wired.exchange([queue])
-    const user = await newUser('.*', '.*')
-    await wired.broker.ctl('set_topic_permissions', user.name, exchange, '^good', '.*')
-    const producer = (await wired.surehop({ amqp: user.url })).producer()
-    const good = Array.from({ length: 50 }, () => producer.publish(exchange, { body, type: 'good.one' }))
-    const bad = failure<PublishFailed>(producer.publish(exchange, { body, type: 'bad.one' }))
-    const more = Array.from({ length: 50 }, () => producer.publish(exchange, { body, type: 'good.two' }))
-    expect((await bad).message).contain('refused')
-    expect(await bad).include({ retryable: false })
-    expect((await Promise.all([...good, ...more])).every(({ outcome }) => outcome === 'confirmed')).equal(true)
   })
 
   it('publishes of one id at the same time end one after another, each with its own outcome', async () => {
@@ -367,6 +335,43 @@ describe('publish', () => {
     expect(await failure(one.send(queue, { body }))).include({ outcome: 'not-sent', retryable: false })
     expect((await other.send(queue, { body })).outcome).equal('confirmed')
     expect(surehop.health()).deep.equal({ healthy: true, reasons: [] })
+  })
+})
+
+describe('publish without permission', () => {
+  const wired = wiring(administered)
+  const body = { amount: 1 }
+
+  it('an exchange without permission fails its own messages only', async () => {
+    const queue = await wired.queue()
+    const forbidden = await wired.exchange([queue])
+    const user = await newUser('.*', `^(?!${forbidden}).*`)
+    const producer = (await wired.surehop({ amqp: user.url })).producer()
+    const good = Array.from({ length: 100 }, () => producer.send(queue, { body }))
+    const bad = await Promise.all([1, 2, 3].map(() => failure<PublishFailed>(producer.publish(forbidden, { body }))))
+    for (const error of bad) {
+      expect(['nacked', 'unknown', 'not-sent']).include(error.outcome)
+      expect(error.retryable).equal(false)
+      expect(error.cause).instanceOf(PermissionRefused)
+      expect(error.message).contain(forbidden)
+    }
+    for (const receipt of await Promise.all(good)) expect(receipt.outcome).equal('confirmed')
+    expect(await failure(producer.publish(forbidden, { body }))).include({ outcome: 'not-sent', retryable: false })
+    expect((await producer.send(queue, { body })).sends).equal(1)
+  })
+
+  it('a message the broker closes the channel over fails alone', async () => {
+    const queue = await wired.queue()
+    const exchange = await wired.exchange([queue])
+    const user = await newUser('.*', '.*')
+    await wired.broker.ctl('set_topic_permissions', user.name, exchange, '^good', '.*')
+    const producer = (await wired.surehop({ amqp: user.url })).producer()
+    const good = Array.from({ length: 50 }, () => producer.publish(exchange, { body, type: 'good.one' }))
+    const bad = failure<PublishFailed>(producer.publish(exchange, { body, type: 'bad.one' }))
+    const more = Array.from({ length: 50 }, () => producer.publish(exchange, { body, type: 'good.two' }))
+    expect((await bad).message).contain('refused')
+    expect(await bad).include({ retryable: false })
+    expect((await Promise.all([...good, ...more])).every(({ outcome }) => outcome === 'confirmed')).equal(true)
   })
 
   async function newUser(configure: string, write: string): Promise<{ name: string; url: string }> {

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { PermissionRefused, ResourceMissing, TopologyInvalid, TopologyMismatch } from '../../lib/errors.ts'
-import { failure, wiring } from '../connection/wiring.ts'
+import { administered, failure, wiring } from '../connection/wiring.ts'
 import { unique, uniqueExchange, uniqueQueue } from '../support/unique.ts'
 
 const QUORUM = { 'x-queue-type': 'quorum' }
@@ -51,18 +51,6 @@ describe('declare', () => {
     expect(error).include({ resource: `exchange "${name}"`, argument: 'type', wanted: 'topic', actual: 'fanout' })
   })
 
-  it('names the resource and the permission that is refused', async () => {
-    const user = unique('user')
-    await wired.broker.ctl('add_user', user, 'secret')
-    await wired.broker.ctl('set_permissions', user, '^$', '.*', '.*')
-    wired.later(() => wired.broker.ctl('delete_user', user))
-    const surehop = await wired.surehop({ amqp: wired.broker.url.replace('guest:guest', `${user}:secret`) })
-    const error = await failure(surehop.declare({ queues: [{ name: 'forbidden', arguments: QUORUM }] }))
-    expect(error).instanceOf(PermissionRefused)
-    expect(error.message).contain(`access to queue 'forbidden'`).contain(user).contain('set_permissions')
-    expect(error.message).not.contain('secret')
-  })
-
   it('names what is missing', async () => {
     const surehop = await wired.surehop()
     const bindings = [{ source: unique('nowhere'), queue: await wired.queue(), routingKey: '#' }]
@@ -96,5 +84,21 @@ describe('declare', () => {
     await Promise.all([surehop.declare({ queues }), surehop.declare({ queues })])
     expect(declared).length(1)
     expect(await wired.depth(queues[0]!.name)).equal(0)
+  })
+})
+
+describe('declare without permission', () => {
+  const wired = wiring(administered)
+
+  it('names the resource and the permission that is refused', async () => {
+    const user = unique('user')
+    await wired.broker.ctl('add_user', user, 'secret')
+    await wired.broker.ctl('set_permissions', user, '^$', '.*', '.*')
+    wired.later(() => wired.broker.ctl('delete_user', user))
+    const surehop = await wired.surehop({ amqp: wired.broker.url.replace('guest:guest', `${user}:secret`) })
+    const error = await failure(surehop.declare({ queues: [{ name: 'forbidden', arguments: QUORUM }] }))
+    expect(error).instanceOf(PermissionRefused)
+    expect(error.message).contain(`access to queue 'forbidden'`).contain(user).contain('set_permissions')
+    expect(error.message).not.contain('secret')
   })
 })
