@@ -5,7 +5,7 @@ const machine = { cpu: 'a cpu', cores: 2, memoryGib: 8, system: 'an os', load: 0
 const about = { seed: 7, at: '2026-01-02', seconds: 125, machine, versions: { rabbitmq: '3.10.8', node: '20.19.0' } }
 
 function played(change: Partial<Played['verdict']> = {}, more: Partial<Played> = {}): Played {
-  const zero = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0 }
+  const zero = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
   const verdict = { messages: 12_345, ...zero, longestGapMs: 8_040, evidence: [], ...change }
   return { id: 'x', name: 'a fault', limits: [], injected: 3, seconds: 9, verdict, ...more }
 }
