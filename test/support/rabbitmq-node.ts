@@ -91,6 +91,12 @@ function commandIn({ system }: Installation, command: readonly [string, ...strin
   return system === undefined ? command : ['unshare', '--mount', 'sh', '-c', WITH_THE_USR_OF, system, ...command]
 }
 
+/** Which release it is, such as `3.10.8`. `home`: a folder for the cookie that the command makes up. */
+export async function versionOf(installation: Installation, home: string): Promise<string> {
+  const env = { PATH: SEARCH_PATH, HOME: home, LANG: 'C.UTF-8', ERL_AFLAGS: '-start_epmd false' }
+  return (await ctl({ ...installation, env }, ['version'])).trim()
+}
+
 /** Writes all that a node reads at its start. */
 export async function layNode(plan: NodePlan): Promise<Layout> {
   const { installation, parent, name, epmdPort } = plan
@@ -170,30 +176,41 @@ async function greets(port: number, name: string): Promise<void> {
   if (greeting[0] !== 1 || foreign) throw new Error(`port ${port} is answered by something else`)
 }
 
-/** The verbs over a started node. `remove` lets go of what is not the node's process. */
-export function nodeServer(
-  layout: Layout,
-  life: { first: PrivateProcess; begin: () => Promise<PrivateProcess>; remove: () => Promise<void> },
-): RabbitMq {
-  const { port } = layout
+/** One started node. */
+export interface PrivateNode extends RabbitMq {
+  readonly name: string
+  /** Started, and neither stopped, killed nor frozen since. */
+  readonly up: boolean
+}
+
+/** What nobody but its maker knows of a node. `remove` lets go of what is not the node's process. */
+export interface Life {
+  readonly first: PrivateProcess
+  begin(): Promise<PrivateProcess>
+  remove(): Promise<void>
+}
+
+/** The verbs over a started node. */
+export function nodeServer(layout: Layout, life: Life): PrivateNode {
+  const { name, port } = layout
   const server = control({ url: `amqp://guest:guest@127.0.0.1:${port}`, port, ...life })
-  const { freeze, thaw, kill9 } = server
-  let frozen = false
-  return Object.assign(server, {
+  let up = true
+  const turns = (verb: () => Promise<void>, to: boolean) => () => verb().then(() => void (up = to))
+  const kill9 = turns(server.kill9, false)
+  const node = {
+    ...server,
+    start: turns(server.start, true),
+    stop: turns(server.stop, false),
+    restart: turns(server.restart, true),
+    freeze: turns(server.freeze, false),
+    thaw: turns(server.thaw, true),
     ctl: (...args: readonly string[]) => ctl(layout, args),
     nodeFile: join(layout.dir, NODE_FILE),
-    async freeze() {
-      await freeze()
-      frozen = true
-    },
-    async thaw() {
-      await thaw()
-      frozen = false
-    },
+    name,
     async kill9({ atOnce = false } = {}) {
-      if (!atOnce && !frozen) await ctl(layout, ['eval', NAMES_TO_DISK]).catch(() => 'it was down already')
+      if (!atOnce && up) await ctl(layout, ['eval', NAMES_TO_DISK]).catch(() => 'it was down already')
       await kill9()
-      frozen = false
     },
-  })
+  }
+  return Object.defineProperty(node as typeof node & { up: boolean }, 'up', { get: () => up })
 }
