@@ -108,8 +108,10 @@ const EXPLAINED: Readonly<Record<Limit, string>> = {
 function legend(rows: readonly Played[]): string {
   const reached = new Set(rows.flatMap(({ limits }) => limits))
   const notes = (Object.keys(MARK) as Limit[]).filter((limit) => reached.has(limit))
+  const meantToFail = rows.reduce((sum, { verdict }) => sum + verdict.deadLetters, 0)
   return [
     'A row keeps its promises if all columns but the counts, the limit and the gap are 0.',
+    `${count(meantToFail)} messages were meant to fail for good, and lie in the dead letters as they should; they are not counted as left.`,
     ...notes.map((limit) => `${MARK[limit]} ${EXPLAINED[limit]}`),
   ].join('\n')
 }

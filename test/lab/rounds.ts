@@ -1,0 +1,138 @@
+// Plays one row: a fleet works, the troubles of its lanes come and go, all is made whole, everything drains, the ledger is read.
+//
+//   starting -> working (under trouble) -> whole again -> draining -> closed -> judged
+//
+// Promises: each lane has its number of turns, and at least so many messages flow, unless the time is up; a trouble that cannot be
+// healed, or work that does not drain, is told in the row and never hidden by the counts; the ledger stays only where a
+// promise was broken.
+
+import { setTimeout as pause } from 'node:timers/promises'
+import { type FleetSettings, startFleet } from './fleet.ts'
+import type { Grounds } from './grounds.ts'
+import { LedgerReader } from './ledger/reader.ts'
+import { type Lane, lanesOf, type Row } from './mix.ts'
+import { reconcile } from './reconcile.ts'
+import { broken, type Played } from './table.ts'
+import type { Workload, World } from './world.ts'
+
+/** How large a row is. */
+export interface Size {
+  /** Messages handled at least. */
+  readonly messages: number
+  /** Turns of a row with one fault; a mix has as many as its largest lane has faults, this many at least. */
+  readonly turns: number
+  /** Turns of each lane of a mix at most. */
+  readonly mixTurns: number
+  /** Longest time for the work under trouble, ms: then no new trouble begins and what flows is enough. */
+  readonly workMs: number
+  /** Longest time for what was offered to come to its end, ms. */
+  readonly drainMs: number
+  /** How much work there is at a time. */
+  readonly fleet: Pick<FleetSettings, 'perSecond' | 'backlog' | 'workers' | 'singleActive'>
+}
+
+/** Says a line about the row. */
+export type Tell = (line: string) => void
+
+const TELL_EVERY_MS = 10_000
+const LOOK_EVERY_MS = 200
+
+/** Plays it on these grounds. */
+export async function play(row: Row, grounds: Grounds, seed: number, size: Size, tell: Tell): Promise<Played> {
+  const began = performance.now()
+  await using place = await grounds.prepare(row.needs)
+  await using fleet = await startFleet({ ...place.reach, ...size.fleet, seed })
+  const round = new Round(row, { ...place.world, fleet }, seed, size, tell)
+  const trouble = await round.work().then(() => undefined, inWords)
+  await fleet.close()
+  const { id, name, limits } = row
+  const verdict = reconcile(new LedgerReader(fleet.folder).entries(), { ...fleet.promised, limits })
+  const seconds = (performance.now() - began) / 1_000
+  const played = {
+    id,
+    name,
+    limits,
+    injected: round.injected,
+    seconds,
+    verdict,
+    ...(trouble !== undefined && { trouble }),
+  }
+  if (broken(played).length === 0) await fleet.discard()
+  else tell(`the ledger is kept in ${fleet.folder}`)
+  return played
+}
+
+class Round {
+  injected = 0
+  readonly #row: Row
+  readonly #world: World & { readonly fleet: Workload }
+  readonly #seed: number
+  readonly #size: Size
+  readonly #tell: Tell
+  readonly #until: number
+
+  constructor(row: Row, world: World & { readonly fleet: Workload }, seed: number, size: Size, tell: Tell) {
+    this.#row = row
+    this.#world = world
+    this.#seed = seed
+    this.#size = size
+    this.#tell = tell
+    this.#until = Date.now() + size.workMs
+  }
+
+  async work(): Promise<void> {
+    const telling = setInterval(() => this.#tell(this.#howFar()), TELL_EVERY_MS)
+    try {
+      const lanes = lanesOf(this.#row, this.#seed)
+      await Promise.all(lanes.map((lane) => this.#run(lane, this.#turnsOf(lane, lanes.length))))
+      await this.#enoughHandled()
+      await this.#drain()
+    } finally {
+      clearInterval(telling)
+    }
+  }
+
+  #turnsOf({ size }: Lane, lanes: number): number {
+    const { turns, mixTurns } = this.#size
+    return lanes === 1 ? turns : Math.min(Math.max(turns, size), mixTurns)
+  }
+
+  async #run({ turns }: Lane, howMany: number): Promise<void> {
+    for (let turn = 0; turn < howMany && !this.#timeIsUp(); turn++) {
+      const { fault, afterMs, choices, inject } = turns.next().value
+      await pause(afterMs)
+      this.#tell(`${fault.name} (${choices})`)
+      await inject(this.#world).catch((error: unknown) => {
+        throw new Error(`"${fault.name}" (${choices}) could not be injected or healed: ${inWords(error)}`, {
+          cause: error,
+        })
+      })
+      this.injected++
+    }
+  }
+
+  async #enoughHandled(): Promise<void> {
+    const { fleet } = this.#world
+    while (fleet.progress().handled < this.#size.messages && !this.#timeIsUp()) await pause(LOOK_EVERY_MS)
+  }
+
+  async #drain(): Promise<void> {
+    const { rabbitmq, redis, postgres, sentinel, redisCluster, fleet } = this.#world
+    await Promise.all([rabbitmq.whole(), redis.start(), postgres.start(), sentinel?.whole(), redisCluster?.whole()])
+    await fleet.enough(this.#size.drainMs)
+    await fleet.drained(this.#size.drainMs)
+  }
+
+  #timeIsUp(): boolean {
+    return Date.now() > this.#until
+  }
+
+  #howFar(): string {
+    const { offered, accepted, handled } = this.#world.fleet.progress()
+    return `${handled} handled of ${accepted} accepted and ${offered} offered, ${this.injected} faults healed`
+  }
+}
+
+function inWords(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,154 @@
+// `npm run lab`: injects every fault the lab knows while messages flow, and shows what was kept of each promise.
+//
+// Promises: says the seed first; the same seed, rows and turns give the same schedule; exits 1 when a promise was broken or a row did
+// not come to its end, 2 on wrong usage, 130 or 143 when interrupted; whatever it started is gone afterwards, however it
+// ends (`support/guard.ts`). A release that cannot be had is skipped, in words; if none can be had, that is a failure.
+
+import { constants } from 'node:os'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { machine } from '../bench/machine.ts'
+import { ReleaseUnavailable } from './cluster/releases.ts'
+import { openGrounds } from './grounds.ts'
+import { allRows, type Row } from './mix.ts'
+import { writeResults } from './results.ts'
+import { play, type Size } from './rounds.ts'
+import { FULL, SHORT, SHORT_ROWS } from './sizes.ts'
+import { broken, type Played, table } from './table.ts'
+import { versionsOf } from './versions.ts'
+import type { Release } from './world.ts'
+
+interface Flags {
+  readonly short?: true
+  readonly only?: readonly Row[]
+  readonly seed: number
+  readonly release: readonly Release[]
+  readonly messages?: number
+  readonly turns?: number
+  readonly write?: true
+  readonly list?: true
+}
+
+const RELEASES: readonly Release[] = ['installed', '4.0', '4.3']
+const USAGE = 2
+
+const program = new Command('npm run lab --')
+  .description('Injects faults while messages flow, and shows what was kept of each promise.')
+  .option('--short', 'a few rows, small, in at most 5 minutes')
+  .option('--only <rows>', 'these rows, with commas between; see --list', rowsNamed)
+  .option(
+    '--seed <n>',
+    'the schedule of an earlier run (default: by chance)',
+    wholeNumber,
+    1 + (Date.now() % 1_000_000),
+  )
+  .addOption(new Option('--release <names...>', 'RabbitMQ releases').choices(RELEASES).default(['installed']))
+  .option('--messages <n>', 'messages of a row, at least', wholeNumber)
+  .option('--turns <n>', 'faults of a row', wholeNumber)
+  .option('--write', 'write the table into test/lab/results')
+  .option('--list', 'name the rows and end')
+  .exitOverride()
+
+async function main(): Promise<number> {
+  const flags = program.parse().opts<Flags>()
+  if (flags.list) return list()
+  if (flags.write && (flags.only || flags.short))
+    program.error('error: --write wants all rows, in full: it makes the table of the README')
+  leaveOnSignals(flags.seed)
+  say(`seed ${flags.seed}`)
+  const results = []
+  for (const release of flags.release) results.push(await tryRelease(release, flags))
+  const had = results.filter((result) => result !== undefined)
+  return had.length > 0 && had.every(Boolean) ? 0 : 1
+}
+
+function list(): number {
+  for (const { id, name } of allRows) console.log(`${id.padEnd(22)} ${name}`)
+  return 0
+}
+
+/** @returns whether all promises were kept; nothing where the release cannot be had */
+async function tryRelease(release: Release, flags: Flags): Promise<boolean | undefined> {
+  try {
+    return await runOn(release, flags)
+  } catch (error) {
+    if (!(error instanceof ReleaseUnavailable)) throw error
+    say(`skipped: ${error.message}`)
+    return undefined
+  }
+}
+
+async function runOn(release: Release, flags: Flags): Promise<boolean> {
+  const [began, at] = [performance.now(), new Date().toISOString()]
+  say(`RabbitMQ ${release}: starting three nodes, Redis and Postgres...`)
+  await using grounds = await openGrounds(release)
+  const versions = await versionsOf(grounds)
+  const rows = rowsOf(flags)
+  const played: Played[] = []
+  for (const [index, row] of rows.entries()) {
+    const tell = (line: string) => say(`[${index + 1}/${rows.length}] ${row.id}: ${line}`)
+    const result = await play(row, grounds, flags.seed, sizeOf(flags), tell)
+    conclude(result, release, flags.seed, tell)
+    played.push(result)
+  }
+  const about = { seed: flags.seed, at, seconds: (performance.now() - began) / 1_000, machine: machine(), versions }
+  console.log(`${table(played, about)}\n`)
+  if (flags.write) say(`written: ${await writeResults(played, about)}`)
+  return played.every((row) => broken(row).length === 0)
+}
+
+/** The row's end, and where it is bad what is needed to look into it. */
+function conclude(result: Played, release: Release, seed: number, tell: (line: string) => void): void {
+  const { verdict, seconds, injected } = result
+  const wrong = broken(result)
+  const sum = `${verdict.messages} messages, ${injected} faults, ${seconds.toFixed(0)} s`
+  tell(wrong.length === 0 ? `kept: ${sum}` : `BROKEN: ${wrong.join('; ')} (${sum})`)
+  if (wrong.length === 0) return
+  for (const line of verdict.evidence) tell(`  ${line}`)
+  tell(`again with: npm run lab -- --only ${result.id} --seed ${seed} --release ${release}`)
+}
+
+function rowsOf({ only, short }: Flags): readonly Row[] {
+  return only ?? allRows.filter(({ id }) => !short || SHORT_ROWS.includes(id))
+}
+
+function sizeOf({ short, messages, turns }: Flags): Size {
+  const size = short ? SHORT : FULL
+  return { ...size, ...(messages && { messages }), ...(turns && { turns, mixTurns: turns }) }
+}
+
+function rowsNamed(text: string): readonly Row[] {
+  return text.split(',').map((name) => {
+    const row = allRows.find(({ id }) => id === name.trim())
+    if (!row) throw new InvalidArgumentError(`there is no row "${name}"; --list names them all`)
+    return row
+  })
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text)
+  if (Number.isSafeInteger(value) && value > 0) return value
+  throw new InvalidArgumentError('expected a whole number above 0')
+}
+
+/** All that was started is guarded: it ends with this process, which therefore need not wait for anything. */
+function leaveOnSignals(seed: number): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => {
+      say(`interrupted; the seed was ${seed}`)
+      process.exit(128 + constants.signals[signal])
+    })
+  }
+}
+
+function say(line: string): void {
+  console.error(line)
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : USAGE)
+    say(error instanceof Error ? (error.stack ?? error.message) : String(error))
+    process.exit(1)
+  },
+)

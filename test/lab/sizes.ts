@@ -1,0 +1,38 @@
+// How large the rows are: in full, for the README's table, and short, for every change.
+
+import type { Size } from './rounds.ts'
+
+const MINUTE_MS = 60_000
+
+/** A million messages over all rows, in about half an hour on two cores. */
+export const FULL: Size = {
+  messages: 27_000,
+  turns: 3,
+  mixTurns: 12,
+  workMs: 10 * MINUTE_MS,
+  drainMs: 4 * MINUTE_MS,
+  fleet: { perSecond: { direct: 600, outbox: 200 }, singleActive: ['outbox'] },
+}
+
+/** At most 5 minutes on two busy cores. */
+export const SHORT: Size = {
+  messages: 2_000,
+  turns: 1,
+  mixTurns: 2,
+  workMs: MINUTE_MS,
+  drainMs: 2 * MINUTE_MS,
+  fleet: { perSecond: { direct: 200, outbox: 60 }, singleActive: ['outbox'] },
+}
+
+/** One of each kind; the mix draws from the rest. */
+export const SHORT_ROWS: readonly string[] = [
+  'kill-consumer',
+  'kill-inbox-consumer',
+  'kill-relay',
+  'kill-leader',
+  'cut-rst',
+  'acks-lost',
+  'redis-stop',
+  'postgres-kill',
+  'mix',
+]
