@@ -40,7 +40,7 @@ const WHOLE_WITHIN_MS = 240_000
 // Asked of the leader, which answers once a majority has told it that it still leads.
 const LEADER = `Leader = fun(Queue) ->
   {Name, _} = amqqueue:get_pid(Queue),
-  case ra:consistent_query({Name, node()}, fun erlang:is_tuple/1, 3000) of
+  case ra:consistent_query({Name, node()}, {erlang, is_tuple, []}, 3000) of
     {ok, _, {_, Node}} -> Node;
     _ -> none
   end
