@@ -91,9 +91,8 @@ function each<T, R>(items: readonly T[], one: (item: T) => R): R[] {
 
 function stampedOne(message: OutboxMessage, shared: string | undefined, options: PrepareOptions): ReadyMessage {
   const { exchange, queue, ...rest } = message
-  const target = targetOf(exchange, queue, message.routingKey)
-  const routed: OutgoingMessage = queue === undefined ? rest : { ...rest, routingKey: queue }
-  const of = shared === undefined || rest.transactionId !== undefined ? routed : { ...routed, transactionId: shared }
+  const target = { exchange: targetOf(exchange, queue, message.routingKey), routingKey: queue }
+  const of = shared === undefined || rest.transactionId !== undefined ? rest : { ...rest, transactionId: shared }
   const encoded = encode(target, of, options)
   checkStorable(encoded, message.key)
   return { encoded, key: message.key, delayMs: message.delayMs || undefined }

@@ -49,12 +49,21 @@ export interface Encoded extends WireMessage {
   readonly transactionId: string
 }
 
+/** Where a message goes. */
+export interface Target {
+  readonly exchange: string
+  /** Instead of the message's own. */
+  readonly routingKey?: string | undefined
+}
+
 /**
  * Stamps ids and encodes.
  * @throws MessageInvalid naming the field
  */
-export function encode(exchange: string, message: OutgoingMessage, options: EncodeOptions): Encoded {
+export function encode(target: Target, message: OutgoingMessage, options: EncodeOptions): Encoded {
   checkFields(message)
+  const { exchange, routingKey = message.routingKey } = target
+  shortString('routingKey', routingKey)
   const messageId = message.messageId ?? newMessageId()
   const transactionId = message.transactionId ?? messageId
   const content = encodeBody(message.body)
@@ -71,7 +80,7 @@ export function encode(exchange: string, message: OutgoingMessage, options: Enco
   if (type !== undefined) properties.type = type
   if (correlationId !== undefined) properties.correlationId = correlationId
   if (replyTo !== undefined) properties.replyTo = replyTo
-  return { messageId, transactionId, exchange, routingKey: message.routingKey ?? type ?? '', content, properties }
+  return { messageId, transactionId, exchange, routingKey: routingKey ?? type ?? '', content, properties }
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
@@ -99,7 +108,6 @@ function checkFields(message: OutgoingMessage): void {
     if (!MESSAGE_FIELDS.has(name))
       throw new MessageInvalid(name, `unknown message field "${name}", ${hintAt(name, [...MESSAGE_FIELDS])}`)
   shortString('type', message.type)
-  shortString('routingKey', message.routingKey)
   shortString('key', message.key)
   shortString('messageId', message.messageId, 1)
   shortString('transactionId', message.transactionId, 1)

@@ -8,7 +8,7 @@ import { HEADER, newMessageId, type OutgoingMessage } from '../message.ts'
 import { callable, checkOptions, flag, given, having, integer, needed, number, object, text } from '../options.ts'
 import { type Schema, validate } from '../schema.ts'
 import type { DelayRoute } from '../topology/delay.ts'
-import { type Encoded, type EncodeOptions, encode } from './encode.ts'
+import { type Encoded, type EncodeOptions, encode, type Target } from './encode.ts'
 import type { Publisher, Receipt, SendOptions } from './publisher.ts'
 
 /** Options of a producer. All have defaults. */
@@ -124,7 +124,7 @@ export class Producer {
    */
   publish(exchange: string, message: OutgoingMessage, options: PublishOptions = NO_OPTIONS): Promise<Receipt> {
     try {
-      return this.#started(exchange, message, this.#checked(exchange, options))
+      return this.#started({ exchange }, message, this.#checked(exchange, options))
     } catch (error) {
       return Promise.reject(error)
     }
@@ -137,10 +137,10 @@ export class Producer {
   send(queue: string, message: OutgoingMessage, options: PublishOptions = NO_OPTIONS): Promise<Receipt> {
     try {
       checkTarget('queue', queue, 1)
+      return this.#started({ exchange: '', routingKey: queue }, message, this.#checked('', options))
     } catch (error) {
       return Promise.reject(error)
     }
-    return this.publish('', { ...message, routingKey: queue }, options)
   }
 
   /**
@@ -154,9 +154,10 @@ export class Producer {
     options: PublishOptions = NO_OPTIONS,
   ): Promise<PublishResult[]> {
     const send = this.#checked(exchange, options)
+    const target = { exchange }
     const { publisher } = this.#parts
     const results: Promise<PublishResult>[] = []
-    const take = (message: OutgoingMessage) => results.push(this.#started(exchange, message, send).catch(asResult))
+    const take = (message: OutgoingMessage) => results.push(this.#started(target, message, send).catch(asResult))
     if (Symbol.asyncIterator in messages) {
       for await (const message of messages) {
         take(message)
@@ -171,9 +172,9 @@ export class Producer {
     return Promise.all(results)
   }
 
-  #started(exchange: string, message: OutgoingMessage, send: SendOptions): Promise<Receipt> {
+  #started(target: Target, message: OutgoingMessage, send: SendOptions): Promise<Receipt> {
     try {
-      return this.#publish(message, this.#prepare(exchange, message, send), send)
+      return this.#publish(message, this.#prepare(target, message, send), send)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -210,28 +211,28 @@ export class Producer {
   }
 
   /** At once where it can be, so that publishes keep their order. */
-  #prepare(exchange: string, message: OutgoingMessage, send: SendOptions): Encoded | Promise<Encoded> {
+  #prepare(target: Target, message: OutgoingMessage, send: SendOptions): Encoded | Promise<Encoded> {
     const schema = this.#schemaOf(message)
     try {
-      if (!schema && !message?.delayMs) return encode(exchange, message, this.#encoding)
+      if (!schema && !message?.delayMs) return encode(target, message, this.#encoding)
     } catch (cause) {
-      throw notSent(exchange, message, cause, send)
+      throw notSent(target, message, cause, send)
     }
-    return this.#prepareLater(exchange, message, schema, send)
+    return this.#prepareLater(target, message, schema, send)
   }
 
   async #prepareLater(
-    exchange: string,
+    target: Target,
     message: OutgoingMessage,
     schema: Schema | undefined,
     send: SendOptions,
   ): Promise<Encoded> {
     try {
       const checked = schema ? { ...message, body: await validate(schema, message.body) } : message
-      const encoded = encode(exchange, checked, this.#encoding)
+      const encoded = encode(target, checked, this.#encoding)
       return message.delayMs ? await this.#delayed(encoded, message.delayMs, send) : encoded
     } catch (cause) {
-      throw notSent(exchange, message, cause, send)
+      throw notSent(target, message, cause, send)
     }
   }
 
@@ -274,11 +275,12 @@ function checkTarget(what: string, name: string, min = 0): void {
   )
 }
 
-function notSent(exchange: string, message: OutgoingMessage, cause: unknown, { signal }: SendOptions): Error {
+function notSent(target: Target, message: OutgoingMessage, cause: unknown, { signal }: SendOptions): Error {
   if (cause instanceof InvalidOption) return cause
   const messageId = typeof message?.messageId === 'string' ? message.messageId.slice(0, 255) : newMessageId()
   const transactionId = typeof message?.transactionId === 'string' ? message.transactionId.slice(0, 255) : messageId
-  const routingKey = String(message?.routingKey ?? message?.type ?? '').slice(0, 255)
+  const { exchange } = target
+  const routingKey = String(target.routingKey ?? message?.routingKey ?? message?.type ?? '').slice(0, 255)
   const aborted = signal?.aborted === true && cause === signal.reason
   const retryable = aborted || PASSING.some((kind) => cause instanceof kind)
   const why = aborted ? 'its signal was aborted' : ((cause as Error)?.message ?? cause)

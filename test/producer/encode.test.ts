@@ -6,7 +6,7 @@ import type { OutgoingMessage } from '../../lib/message.ts'
 import { encode, headerBytes, MAX_HEADER_BYTES } from '../../lib/producer/encode.ts'
 
 const OPTIONS = { service: 'orders', maxBodyBytes: 1_000 }
-const encoded = (message: unknown) => encode('shop', message as OutgoingMessage, OPTIONS)
+const encoded = (message: unknown) => encode({ exchange: 'shop' }, message as OutgoingMessage, OPTIONS)
 
 function refusal(message: unknown): MessageInvalid {
   try {
