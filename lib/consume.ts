@@ -6,7 +6,8 @@ import type { BodyFormat, IdentityPolicy } from './consumer/decode.ts'
 import { compose, type Handler, type Middleware, type Outlet } from './consumer/handler.ts'
 import { deadLetter } from './dead-letter/letter.ts'
 import { InvalidOption, PublishFailed, ResourceMissing } from './errors.ts'
-import { StoreGuard } from './idempotency/guard.ts'
+import { refuseWithoutStore, storeCheckOf } from './idempotency/bound-handler.ts'
+import { type GuardParts, StoreGuard } from './idempotency/guard.ts'
 import type { IdempotencyStore, Scope } from './idempotency/idempotency.ts'
 import type { Message } from './message.ts'
 import {
@@ -166,12 +167,16 @@ export function createConsumer<Body>(
   checkOptions('consume()', { queue, handler }, { queue: needed(workQueueName), handler: needed(callable) })
   checkOptions(where, options, RULES)
   for (const bind of options.bind ?? []) checkOptions(`${where}: bind`, bind, BIND_RULES)
+  if (!options.idempotency) refuseWithoutStore(where, handler)
   const policy = retryPolicy(options.retry)
   checkHold(where, options as ConsumeOptions, policy)
   const parts = partsOf(where, queue, options as ConsumeOptions, handler as Handler, policy, around)
   const consumer: Consumer = new Consumer({
     ...parts,
-    guard: guardOf(where, queue, options as ConsumeOptions, policy, around, () => consumer.running),
+    guard: guardOf(where, queue, options as ConsumeOptions, policy, around, {
+      running: () => consumer.running,
+      storeCheck: storeCheckOf(handler),
+    }),
   })
   return consumer
 }
@@ -274,12 +279,12 @@ function guardOf(
   options: ConsumeOptions,
   policy: RetryPolicy,
   around: Surroundings,
-  running: () => number,
+  consumer: Pick<GuardParts, 'running' | 'storeCheck'>,
 ): StoreGuard | undefined {
   const { idempotency: store, leaseMs = DEFAULTS.leaseMs, maxStarts = DEFAULTS.maxStarts } = options
   if (!store) return undefined
   const scope: Scope = { name: queue, retentionMs: retentionOf(where, options, policy), leaseMs, maxStarts }
-  return new StoreGuard({ store, scope, events: around.connection.options.events, running })
+  return new StoreGuard({ store, scope, events: around.connection.options.events, ...consumer })
 }
 
 /** A message must be remembered until its last possible copy has come: the last retry, and the last replay. */

@@ -14,6 +14,7 @@ import { type Deferred, deferred, pause } from '../deadline.ts'
 import { LeaseLost, MessageConflict, textOf } from '../errors.ts'
 import { newMessageId } from '../message.ts'
 import type { Events } from '../observability/events.ts'
+import type { StoreCheck } from './bound-handler.ts'
 import type { Claim, ClaimResult, IdempotencyStore, Scope, Settlement, SettleResult } from './idempotency.ts'
 
 /** What a guard is put together from. */
@@ -23,6 +24,8 @@ export interface GuardParts {
   readonly events: Events
   /** Handlers that run now, for the event. */
   readonly running: () => number
+  /** Where the handler works with one store only. */
+  readonly storeCheck?: StoreCheck | undefined
 }
 
 const MAX_BATCH = 256
@@ -82,12 +85,13 @@ export class StoreGuard implements Guard {
     this.#onLost = listener
   }
 
-  /** @throws StoreUnavailable when the store cannot be reached at start */
+  /** @throws StoreUnavailable when the store cannot be reached at start; InvalidOption when the handler needs another store */
   async start(): Promise<void> {
     const { store, scope, events } = this.#parts
     for (const warning of await store.check()) events.emit('store.warning', { queue: scope.name, warning })
     this.#aliveAt = performance.now()
     this.#renewing = this.#renew()
+    await this.#checkHandler()
   }
 
   /** Leaves: leases that are still ours end at once. */
@@ -145,6 +149,13 @@ export class StoreGuard implements Guard {
           ),
         }
     }
+  }
+
+  async #checkHandler(): Promise<void> {
+    const { store, scope, storeCheck } = this.#parts
+    if (!storeCheck) return
+    await this.#kept(() => store.renew(scope, this.#owner))
+    await storeCheck(scope, this.#owner)
   }
 
   async #renew(): Promise<void> {

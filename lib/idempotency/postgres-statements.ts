@@ -65,6 +65,9 @@ export const KEEP_ALIVE = keepAlive('$2', '$3')
 /** Both at once. $2 rows, $3 retention, ms, $4 owner, $5 lease, ms. */
 export const WRITE_AND_KEEP_ALIVE = `WITH written AS (${WRITE}) ${keepAlive('$4', '$5')}`
 
+/** Is the owner known here? $2 owner. */
+export const PRESENT = 'SELECT 1 FROM {schema}.inbox_owners WHERE scope = $1 AND owner = $2'
+
 /** $2 owner. */
 export const LEAVE = 'DELETE FROM {schema}.inbox_owners WHERE scope = $1 AND owner = $2'
 

@@ -15,6 +15,7 @@ import type { Handler } from '../consumer/handler.ts'
 import { checkOptions, given, having, integer, needed } from '../options.ts'
 import type { SqlClient, SqlPool } from '../sql/client.ts'
 import { DEFAULT_SCHEMA, schemaName } from '../sql/schema.ts'
+import { anotherStore, bindTo } from './bound-handler.ts'
 import type {
   Claim,
   ClaimResult,
@@ -150,7 +151,8 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     second?: TransactionalHandler<Body, Client>,
   ): Handler<Body> {
     const [options, handler] = typeof first === 'function' ? [{}, first] : [first, second!]
-    return transactionalHandler({ pool: this.#pool, schema: this.#schema }, options, handler)
+    const place = { pool: this.#pool, schema: this.#schema }
+    return bindTo((scope, owner) => this.#knows(scope, owner), transactionalHandler(place, options, handler))
   }
 
   /** Ends nothing that was lent. */
@@ -160,6 +162,12 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  async #knows(scope: Scope, owner: string): Promise<void> {
+    const place = [textKey(scope.name), textKey(owner)]
+    const found = await this.#link.transaction((ask) => ask(sql.PRESENT, place))
+    if (found.length === 0) throw anotherStore(scope.name, this.#schema)
   }
 
   async #claim(ask: Ask, scope: Scope, owner: string, claims: readonly Claim[]) {
