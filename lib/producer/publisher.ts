@@ -408,7 +408,7 @@ function headersOf({ messageId, properties }: Encoded): Record<string, unknown> 
 
 const ADVICE = {
   returned:
-    'No copy was stored. Is a queue bound to this exchange with this routing key? Events nobody needs may be published with mandatory: false.',
+    'No copy was stored. Is there such a queue, or one bound to this exchange with this routing key? Only a producer may publish what nobody needs, with mandatory: false.',
   nacked: 'Other queues bound to the same key may hold a copy. Repeat it with the same messageId.',
   unknown: 'It may be stored. Repeat it with the same messageId: consumers drop the copy.',
   'not-sent': 'Nothing was sent.',

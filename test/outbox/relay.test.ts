@@ -151,7 +151,7 @@ describe('a relay of the outbox', function () {
     await eventually(async () => expect(await r.states()).deep.equal(['parked']))
     const [row] = await r.sql('SELECT attempts, last_error, ended_at FROM {schema}.outbox')
     expect(row).include({ attempts: 3 })
-    expect(row!['last_error']).contain('NO_ROUTE').and.not.contain('bad')
+    expect(row!['last_error']).contain('NO_ROUTE').contain('Only a producer may').and.not.contain('bad')
     expect(row!['ended_at']).instanceOf(Date)
   })
 
