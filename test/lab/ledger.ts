@@ -55,6 +55,14 @@ export type Entry =
 
 /** What the fleet notes about its processes, and at the end about the world. */
 export type Fact =
+  /** What holds in this run. `inOrder`: paths on which the messages of a key are handled in order, whatever happens. */
+  | {
+      readonly is: 'rules'
+      readonly at: number
+      readonly leaseMs: number
+      readonly concurrency: number
+      readonly inOrder: readonly Path[]
+    }
   | { readonly is: 'born'; readonly at: number; readonly worker: number; readonly role: string }
   /** `at`: before the signal is sent, or when its end was noticed. */
   | { readonly is: 'died'; readonly at: number; readonly worker: number; readonly how: 'killed' | 'closed' | 'crashed' }

@@ -1,19 +1,149 @@
-// Reconciles what was offered with what came of it, from the ledger alone. Pure.
+// Reconciles what was offered with what came of it, from the ledger alone: `reconcile(folder, { limits })`.
+//
+// What must be true of every message that was accepted (confirmed to a producer, or its business row committed): it had its effect, or
+// lies in the dead letters because it was meant to, or is named as left; exactly one effect, but for the repeats that a stated limit
+// explains (`reconcile/runs.ts`); after those of its key, where the run promises order. And of every effect: somebody had offered
+// the message, and its transaction had committed; on the outbox path it spoke, with one id.
+//
+// Promises: pure but for the reading; each fault is counted under one name, and the first few are told with what is known of them.
+// Does NOT judge copies on the wire, refused and unknown publishes, or runs that failed: those are counted.
 
-import type { Noted } from './ledger.ts'
+import { LedgerReader } from './ledger/reader.ts'
+import type { Noted, Path } from './ledger.ts'
+import { longestGapNs, overtaken, type Placed } from './reconcile/order.ts'
+import { effective, Runs } from './reconcile/runs.ts'
+import { NEVER, Stories, type Story } from './reconcile/stories.ts'
 import type { Limit, Verdict } from './world.ts'
 
-/** What the run promised, beyond what always holds. */
-export interface Promised {
-  /** Paths on which the messages of a key are handled in order: one consumer process that nothing happened to, or single active consumers of RabbitMQ 4. */
-  readonly inOrder?: readonly ('direct' | 'outbox')[]
-  /** Limits of the README that the faults of this run reach. A process's death is known from the ledger, and need not be said. */
+/** What the ledger cannot know. */
+export interface Reached {
+  /** Limits of the README that the faults of this run reach. Deaths and silences are in the ledger; that Redis forgot is not. */
   readonly limits?: readonly Limit[]
-  /** Most handlers at a time in one consumer process: a death explains no more repeated effects than that. */
-  readonly concurrency?: number
+}
+
+/** A verdict, with what was counted on the way. */
+export interface Reconciled extends Verdict {
+  /** Entries of each kind: offered, confirmed, refused, unknown, started, effect, completed, failed, dropped, died ... */
+  readonly counts: Readonly<Record<string, number>>
+}
+
+/** Of each kind of fault so many are told. */
+const TOLD = 5
+const KINDS = ['lost', 'doubled', 'zombies', 'outOfOrder', 'phantom', 'left'] as const
+
+type Kind = (typeof KINDS)[number]
+
+/** Reads a folder of ledgers, and judges. */
+export function reconcile(folder: string, reached: Reached = {}): Reconciled {
+  const reader = new LedgerReader(folder)
+  const verdict = judge(reader.entries(), reached)
+  return { ...verdict, counts: { ...verdict.counts, torn: reader.torn } }
 }
 
 /** Goes through all entries once, in any order of the files. */
-export function reconcile(_entries: Iterable<Noted>, _promised: Promised = {}): Verdict {
-  throw new Error('not written yet')
+export function judge(entries: Iterable<Noted>, { limits = [] }: Reached = {}): Reconciled {
+  return new Reconciliation(new Stories(entries), limits.includes('redis-forgets')).verdict()
+}
+
+class Reconciliation {
+  readonly #stories: Stories
+  readonly #runs: Runs
+  readonly #found = new Map<Kind, { count: number; readonly told: string[] }>(
+    KINDS.map((kind) => [kind, { count: 0, told: [] }]),
+  )
+  readonly #keys = new Map<string, Placed[]>()
+  readonly #waits: Record<Path, [number, number][]> = { direct: [], outbox: [] }
+  #messages = 0
+  #repeated = 0
+  #deadLetters = 0
+
+  constructor(stories: Stories, forgets: boolean) {
+    this.#stories = stories
+    this.#runs = new Runs(stories, forgets)
+  }
+
+  verdict(): Reconciled {
+    for (const story of this.#stories.byId.values()) this.#look(story)
+    for (const key of this.#keys.values())
+      for (const id of overtaken(key)) this.#find('outOfOrder', id, 'handled after a later one of its key')
+    const count = (kind: Kind) => this.#found.get(kind)!.count
+    return {
+      messages: this.#messages,
+      lost: count('lost'),
+      doubled: count('doubled'),
+      repeated: this.#repeated,
+      zombies: count('zombies'),
+      outOfOrder: count('outOfOrder'),
+      phantom: count('phantom'),
+      left: count('left'),
+      deadLetters: this.#deadLetters,
+      longestGapMs: Math.round(Math.max(...Object.values(this.#waits).map(longestGapNs)) / 1e6),
+      evidence: KINDS.flatMap((kind) => this.#found.get(kind)!.told),
+      counts: this.#stories.counts,
+    }
+  }
+
+  #look(story: Story): void {
+    const effects = story.path === 'direct' ? effective(story.runs) : []
+    const handled = effects.length + story.places.length > 0
+    const accepted = story.committed || story.confirmed !== NEVER
+    if (accepted) this.#messages++
+    if (story.left !== undefined) this.#find('left', story.id, `in ${story.left}`)
+    if (story.dead !== undefined) this.#dead(story)
+    if (accepted && !handled && story.left === undefined && story.dead === undefined)
+      this.#find('lost', story.id, 'accepted, and without an effect')
+    if (handled || story.runs.length > 0) this.#wellFounded(story, handled)
+    if (story.path === 'outbox') this.#outbox(story, handled)
+    else this.#direct(story)
+    if (handled) this.#place(story, effects[0]?.effect ?? story.completed, effects[0]?.effect ?? story.places[0]!)
+  }
+
+  #dead({ id, fate, dead }: Story): void {
+    if (fate === 'dead') this.#deadLetters++
+    else this.#find('left', id, `in the dead letters: ${dead}`)
+  }
+
+  #wellFounded({ id, path, key, committed, fate }: Story, handled: boolean): void {
+    if (key === undefined) this.#find('phantom', id, 'handled, and nobody had offered it')
+    else if (handled && path === 'outbox' && !committed)
+      this.#find('phantom', id, 'an effect, and its transaction has not committed')
+    else if (handled && fate === 'dead') this.#find('phantom', id, 'an effect of a message whose handler always fails')
+  }
+
+  #direct(story: Story): void {
+    const { repeated, doubled, zombies } = this.#runs.judge(story)
+    this.#repeated += repeated
+    for (const why of doubled) this.#find('doubled', story.id, why)
+    for (const why of zombies) this.#find('zombies', story.id, why)
+  }
+
+  #outbox({ id, places, outputs, left }: Story, handled: boolean): void {
+    if (places.length > 1) this.#find('doubled', id, `${places.length} effects in the database`)
+    if (outputs.size > 1) this.#find('doubled', id, `its effect spoke with ${outputs.size} ids`)
+    if (outputs.size > 0 && !handled) this.#find('phantom', id, 'no effect, and yet it spoke')
+    if (handled && outputs.size === 0 && left === undefined)
+      this.#find('lost', id, 'its effect spoke, and nothing was heard of it')
+  }
+
+  #place({ id, path, key, n, confirmed }: Story, at: number, place: number): void {
+    if (confirmed !== NEVER && at !== NEVER) this.#waits[path].push([confirmed, at])
+    if (key === undefined || !this.#stories.inOrder.includes(path)) return
+    const name = `${path} ${key}`
+    const messages = this.#keys.get(name)
+    if (messages) messages.push({ id, n, place })
+    else this.#keys.set(name, [{ id, n, place }])
+  }
+
+  #find(kind: Kind, id: string, why: string): void {
+    const found = this.#found.get(kind)!
+    found.count++
+    if (found.told.length < TOLD) found.told.push(`${kind}: ${id} (${this.#known(this.#stories.story(id))}): ${why}`)
+  }
+
+  /** What is needed to look further: grep the folder for the id. */
+  #known({ path, key, n, fate, confirmed, runs }: Story): string {
+    const began = this.#stories.began
+    const at = confirmed === NEVER ? 'not confirmed' : `confirmed at ${((confirmed - began) / 1e9).toFixed(3)} s`
+    return `${path}, key ${key ?? '?'}, number ${n}, ${fate}, ${at}, ${runs.length} runs`
+  }
 }

@@ -30,6 +30,8 @@ export function lineOf(entry: Entry): string {
       return `q ${at} ${entry.from}`
     case 'output':
       return `u ${at} ${word(entry.id)} ${word(entry.of)}`
+    case 'rules':
+      return `p ${at} ${entry.leaseMs} ${entry.concurrency} ${entry.inOrder.map((path) => path[0]).join('')}`
     case 'born':
       return `b ${at} ${entry.worker} ${word(entry.role)}`
     case 'died':
@@ -66,6 +68,8 @@ export function entryOf(line: string): Entry {
       return { is: 'silent', at, from: Number(a) }
     case 'u':
       return { is: 'output', at, id: text(a), of: text(b) }
+    case 'p':
+      return { is: 'rules', at, leaseMs: Number(a), concurrency: Number(b), inOrder: [...c].map((p) => of(PATHS, p)) }
     case 'b':
       return { is: 'born', at, worker: Number(a), role: text(b) }
     case 'k':

@@ -1,0 +1,128 @@
+// Repeated effects and zombies: what the runs of one message of the direct path say about each other. Pure.
+//
+// The storage of the effects is the ledger, read as storage that refuses older fencing tokens: in the order of time, an effect counts
+// if its token is greater than that of every effect before it. (A database table with `WHERE token < excluded.token` does the same,
+// and would be the bottleneck of the lab.)
+//
+// A message with k effects that count has k - 1 repeated ones. Each of these k - 1, the earlier one of its pair, is *explained* if
+// its run was not recorded as completed before the later run began, and one of these is known, from what the lab itself has seen
+// and never from what the library says about itself:
+//
+// - its process died (SIGKILL, sent by the fleet) before the later run began: "the process may die between your effect and its
+//   record". A process holds at most `concurrency` handlers, and a handler's place is free only when its end is recorded: so one
+//   death explains no more than that; the rest is doubled.
+// - its process had no answer from the store for a whole lease before the later run began: its lease was lost (frozen, cut off).
+//   The time counts from the sending of the last renewal that was answered, so it never says more than Redis can have seen.
+// - Redis may have forgotten (only in runs in which a fault makes it forget): then a record that was made explains nothing, either.
+//
+// Everything else is *doubled*: also a run that begins after another one of its message was recorded as completed, effect or not.
+//
+// A *zombie* is a run whose end was recorded although the store was first asked to after a run with a newer token had begun; or a
+// token that two runs got. A message that completed, and lies in the dead letters with a story, has two ends: a zombie, too.
+
+import { type Life, NEVER, type Run, type Stories, type Story } from './stories.ts'
+
+/** What the runs of one message amount to. */
+export interface Judged {
+  readonly repeated: number
+  /** In words, one each. */
+  readonly doubled: readonly string[]
+  readonly zombies: readonly string[]
+}
+
+const SOUND: Judged = { repeated: 0, doubled: [], zombies: [] }
+
+/** Judges message after message; remembers how much each death has explained. */
+export class Runs {
+  readonly #stories: Stories
+  readonly #forgets: boolean
+  readonly #explainedByDeath = new Map<number, number>()
+
+  constructor(stories: Stories, forgets: boolean) {
+    this.#stories = stories
+    this.#forgets = forgets
+  }
+
+  judge({ runs, dead }: Story): Judged {
+    const [only] = runs
+    if (only === undefined || (runs.length === 1 && only.starts <= 1 && dead === undefined)) return SOUND
+    const inOrder = runs.toSorted((a, b) => a.token - b.token)
+    const effects = effective(runs)
+    const faults = effects.slice(0, -1).map((earlier, i) => this.#unexplained(earlier, effects[i + 1]!))
+    const doubled = [...faults.filter((why) => why !== undefined), ...this.#again(inOrder, new Set(effects))]
+    const repeated = effects.length - 1 - faults.filter((why) => why !== undefined).length
+    return { repeated: Math.max(0, repeated), doubled, zombies: this.#zombies(inOrder, dead) }
+  }
+
+  /** @returns why the effect of the later run should not have been; undefined if it is within a limit */
+  #unexplained(earlier: Run, later: Run): string | undefined {
+    if (this.#forgets) return undefined
+    if (earlier.end === 'completed' && earlier.endSince < later.started)
+      return `the effect of ${nameOf(later)} came after ${nameOf(earlier)} was recorded as completed`
+    const life = this.#stories.lives.get(earlier.by)
+    if (life && this.#wasSilent(life, earlier, later)) return undefined
+    if (life && (life.how === 'killed' || life.how === 'crashed') && life.died <= later.started)
+      return this.#byDeath(earlier, later)
+    return `the effect of ${nameOf(later)} came while the process of ${nameOf(earlier)} was alive`
+  }
+
+  #wasSilent({ silences }: Life, earlier: Run, later: Run): boolean {
+    const { leaseNs } = this.#stories
+    return silences.some(([from, until]) => from + leaseNs <= later.started && until > earlier.started)
+  }
+
+  #byDeath(earlier: Run, later: Run): string | undefined {
+    const explained = (this.#explainedByDeath.get(earlier.by) ?? 0) + 1
+    this.#explainedByDeath.set(earlier.by, explained)
+    const { concurrency } = this.#stories
+    if (explained <= concurrency) return undefined
+    return `the death of process ${earlier.by} explains ${concurrency} effects without a record, not that of ${nameOf(earlier)}, which ${nameOf(later)} repeats`
+  }
+
+  /** Runs without an effect of their own that began after a completion. */
+  #again(inOrder: readonly Run[], effects: ReadonlySet<Run>): string[] {
+    if (this.#forgets) return []
+    const completed = inOrder.filter(({ end }) => end === 'completed')
+    const wrong = (run: Run) =>
+      completed.find((before) => before !== run && before.token <= run.token && before.endSince < run.started)
+    return inOrder.flatMap((run) => {
+      const before = effects.has(run) ? undefined : wrong(run)
+      return before ? [`${nameOf(run)} began after ${nameOf(before)} was recorded as completed`] : []
+    })
+  }
+
+  #zombies(inOrder: readonly Run[], dead: string | undefined): string[] {
+    if (this.#forgets) return []
+    const late = inOrder.flatMap((run, i) => {
+      const newer = inOrder.slice(i + 1).find(({ started, token }) => token > run.token && started < run.endSince)
+      return run.end !== undefined && newer ? [`${nameOf(run)} recorded its end over ${nameOf(newer)}`] : []
+    })
+    const twice = inOrder.filter(({ starts }, i) => starts > 1 || inOrder[i - 1]?.token === inOrder[i]!.token)
+    const twoEnds = dead !== undefined && dead !== BY_BROKER && inOrder.some(({ end }) => end === 'completed')
+    return [
+      ...late,
+      ...twice.map((run) => `the token of ${nameOf(run)} was given twice`),
+      ...(twoEnds ? [`it completed, and lies in the dead letters: ${dead}`] : []),
+    ]
+  }
+}
+
+/** Why a letter without a story is dead: the broker's own dead-lettering, which asks no record. */
+export const BY_BROKER = 'the broker'
+
+/** Those that storage took which refuses older tokens, in the order of time. */
+export function effective(runs: readonly Run[]): Run[] {
+  const [only] = runs
+  if (runs.length === 1) return only!.effect === NEVER ? [] : [only!]
+  const inTime = runs.filter(({ effect }) => effect !== NEVER).sort((a, b) => a.effect - b.effect)
+  let newest = Number.NEGATIVE_INFINITY
+  return inTime.filter(({ token }) => {
+    if (token <= newest) return false
+    newest = token
+    return true
+  })
+}
+
+function nameOf({ by, token }: Run): string {
+  return `run ${token} of process ${by}`
+}
