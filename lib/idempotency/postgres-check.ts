@@ -1,6 +1,6 @@
 /** Is this Postgres set up so that it does not forget, and the pool so that an outage is survived? Sentences for an operator. */
 import { PermissionRefused, SchemaMismatch, StoreUnavailable, textOf } from '../errors.ts'
-import type { SqlPool } from '../sql/client.ts'
+import { poolWarnings, type SqlPool } from '../sql/client.ts'
 import { checkSchema } from '../sql/migrate.ts'
 import type { PostgresLink } from './postgres-link.ts'
 
@@ -43,13 +43,4 @@ function settingsWarnings(found: Settings): string[] {
     found.unlogged && `The table of the inbox is unlogged: a crash of Postgres empties it. ${TWICE}`,
   ]
   return warnings.filter((warning) => typeof warning === 'string')
-}
-
-/** pg's pool emits the errors of idle connections; without a listener the first restart of Postgres ends the process. */
-function poolWarnings(pool: SqlPool): string[] {
-  const { listenerCount } = pool as { listenerCount?: (event: string) => number }
-  if (typeof listenerCount !== 'function' || listenerCount.call(pool, 'error') > 0) return []
-  return [
-    "The pool has no listener for 'error': the process ends when Postgres closes an idle connection, as a restart does. Say pool.on('error', (error) => ...).",
-  ]
 }

@@ -27,6 +27,7 @@ import { newMessageId } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
 import type { Logger } from '../observability/log.ts'
 import { Publisher } from '../producer/publisher.ts'
+import { poolWarnings } from '../sql/client.ts'
 import { checkSchema } from '../sql/migrate.ts'
 import { explainSql } from '../sql/trouble.ts'
 import type { DelayRoute } from '../topology/delay.ts'
@@ -151,6 +152,8 @@ export class Relay {
       this.#end()
       throw explainSql(error, this.#doing)
     }
+    for (const warning of poolWarnings(this.#options.pool))
+      this.#events.emit('outbox.warning', { outbox: this.name, warning })
     this.#publisher.start()
     this.#become('running')
     this.#watch()

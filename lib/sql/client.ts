@@ -82,6 +82,15 @@ export async function runWithin(
   }
 }
 
+/** Sentences for an operator. pg's pool emits the errors of idle connections; without a listener the first restart of Postgres ends the process. */
+export function poolWarnings(pool: SqlPool): string[] {
+  const { listenerCount } = pool as { listenerCount?: (event: string) => number }
+  if (typeof listenerCount !== 'function' || listenerCount.call(pool, 'error') > 0) return []
+  return [
+    "The pool has no listener for 'error': the process ends when Postgres closes an idle connection, as a restart does. Say pool.on('error', (error) => ...).",
+  ]
+}
+
 /** Is the client surely not inside a transaction? Undefined where it does not tell. `pg` 8.20 or newer does. */
 export function isOutsideTransaction(client: LentClient): boolean | undefined {
   if (isPool(client)) return true

@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import { Pool } from 'pg'
 import { fixed } from '../../lib/backoff.ts'
 import { eventually } from '../support/eventually.ts'
 import { startPostgres } from '../support/services.ts'
@@ -55,6 +56,19 @@ describe('a relay, when the broker or the database fails', function () {
     await eventually(async () => expect(await r.states()).empty)
     expect(held).empty
     expect(surehop.health().healthy).equal(true)
+  })
+
+  it('warns at its start of a pool that would end the process when Postgres restarts', async () => {
+    const pool = new Pool({ connectionString: r.schema.url })
+    r.later(() => pool.end())
+    const warnings = r.record('outbox.warning')
+    await (await r.relay({ pool })).close()
+    expect(warnings.map(({ warning }) => warning).join())
+      .contain("no listener for 'error'")
+      .contain('pool.on(')
+    pool.on('error', () => {})
+    await (await r.relay({ pool })).close()
+    expect(warnings).length(1)
   })
 
   it('cut off from the broker again and again, loses nothing and keeps the order of keys', async () => {
