@@ -1,51 +1,29 @@
 // The contract on a real Redis Cluster: three masters on loopback.
 
 import { expect } from 'chai'
-import { Cluster, Redis } from 'ioredis'
+import { Cluster } from 'ioredis'
 import { v7 } from 'uuid'
 import { StoreUnavailable } from '../../lib/errors.ts'
 import type { Claim, Scope } from '../../lib/idempotency/idempotency.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { idempotencyStoreContract } from '../../lib/testing/index.ts'
+import { startRedisCluster } from '../lab/cluster/redis-cluster.ts'
+import type { RedisCluster } from '../lab/world.ts'
 import { eventually } from '../support/eventually.ts'
-import { type Server, startRedis } from '../support/services.ts'
-
-const MASTERS = 3
-const SLOTS = 16_384
-
-/** Deals out the slots, lets the masters meet, and waits until all agree that the cluster stands. */
-async function join(servers: readonly Server[]): Promise<void> {
-  const clients = servers.map(({ url }) => new Redis(url))
-  const first = servers[0]!
-  for (const [i, client] of clients.entries()) {
-    const [from, to] = [i, i + 1].map((n) => Math.floor((n * SLOTS) / servers.length))
-    await client.call('CLUSTER', 'SET-CONFIG-EPOCH', i + 1)
-    await client.call('CLUSTER', 'ADDSLOTSRANGE', from!, to! - 1)
-    if (i > 0) await client.call('CLUSTER', 'MEET', '127.0.0.1', first.port)
-  }
-  const stands = async (client: Redis) => {
-    const info = String(await client.call('CLUSTER', 'INFO'))
-    return /cluster_state:ok/.test(info) && new RegExp(`cluster_known_nodes:${servers.length}`).test(info)
-  }
-  await eventually(async () => (await Promise.all(clients.map(stands))).every(Boolean), { withinMs: 30_000 })
-  for (const client of clients) client.disconnect()
-}
 
 describe('on a Redis Cluster', function () {
   this.timeout(90_000)
-  let servers: Server[] = []
+  let masters: RedisCluster
   let cluster: Cluster
 
   before(async () => {
-    const args = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1500']
-    servers = await Promise.all(Array.from({ length: MASTERS }, () => startRedis({ args })))
-    await join(servers)
-    cluster = new Cluster(servers.map(({ port }) => ({ host: '127.0.0.1', port })))
+    masters = await startRedisCluster()
+    cluster = new Cluster([...masters.startupNodes])
     cluster.on('error', () => {})
   })
   after(async () => {
     cluster?.disconnect()
-    await Promise.all(servers.map((server) => server.close()))
+    await masters?.close()
   })
 
   const open = () => new RedisIdempotencyStore(cluster)
@@ -65,12 +43,12 @@ describe('on a Redis Cluster', function () {
     })
     await using store = open()
     const first = await store.claim(scope, 'a', claims)
-    await servers[1]!.kill9()
+    await masters.servers[1]!.kill9()
     const began = performance.now()
     const error = await store.claim(scope, 'a', claims).catch((thrown: unknown) => thrown)
     expect(error).to.be.instanceOf(StoreUnavailable)
     expect(performance.now() - began).to.be.lessThan(2_500)
-    await servers[1]!.start()
+    await masters.servers[1]!.start()
     const again = await eventually(() => store.claim(scope, 'a', claims), { withinMs: 30_000 })
     expect(again, 'it was on disk').to.deep.equal(first)
     expect(await store.renew(scope, 'a')).to.equal('held')
