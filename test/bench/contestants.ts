@@ -1,43 +1,16 @@
-/** Who runs against whom. A contest's first contestant is what the others are compared with. */
+/** Who runs against whom: all contests, and how to find a contestant. */
 
-import * as consume from './consume.ts'
-import { type Contest, type Contestant, type Run, rates } from './contest.ts'
+import { consumeContests } from './consume-contestants.ts'
+import type { Contest, Contestant, Run } from './contest.ts'
+import { endurance } from './endurance-contestants.ts'
 import { outboxContests } from './outbox-contestants.ts'
-import * as publish from './publish.ts'
-
-const columns = rates('message')
+import { publishContests } from './publish-contestants.ts'
 
 export const contests: Readonly<Record<string, Contest>> = {
-  publish: {
-    title: 'Publish, confirmed, to a quorum queue',
-    columns,
-    contestants: {
-      'amqplib, confirm callback': publish.rawPublish,
-      'amqplib, the same + mandatory, properties': publish.rawCarefulPublish,
-      'Surehop send()': publish.surehopSend,
-      'Surehop publishMany()': publish.surehopPublishMany,
-    },
-  },
-  consume: {
-    title: 'Consume from a quorum queue, handler does nothing, no deduplication',
-    columns,
-    full: true,
-    contestants: {
-      'amqplib, handler, ack': consume.rawConsume,
-      'Surehop, no store': consume.surehopConsume,
-    },
-  },
-  deduplicate: {
-    title: 'Consume from a quorum queue with deduplication in Redis',
-    columns,
-    full: true,
-    contestants: {
-      'amqplib + ioredis, SET NX, handler, SET, ack': consume.rawDeduplicated,
-      'the same, auto-pipelined': consume.rawPipelined,
-      'Surehop, Redis store': consume.surehopDeduplicated,
-    },
-  },
+  ...publishContests,
+  ...consumeContests,
   ...outboxContests,
+  ...endurance,
 }
 
 /**

@@ -27,8 +27,35 @@ export interface Job {
   readonly connections: number
 }
 
-/** What is measured, client side only: CPU is user and system time of the child process. */
-export type Figure = 'perSecond' | 'cpuUs' | 'peakRssMb' | 'p50Ms' | 'p99Ms' | 'maxMs'
+/** Of a stretch of messages, client side only: CPU is user and system time of the child process, per message. */
+type FigureOfWork = 'perSecond' | 'cpuUs' | 'peakRssMb'
+/** How long something took, or was late. */
+type FigureOfTime =
+  | 'p50Ms'
+  | 'p99Ms'
+  | 'maxMs'
+  | 'beyondP50Ms'
+  | 'beyondP99Ms'
+  | 'beyondMaxMs'
+  | 'countMs'
+  | 'pageMs'
+  | 'groupMs'
+/** Messages; none of them should be. */
+type FigureOfFault = 'early' | 'lost' | 'twice' | 'letters'
+/** Of the first tenth, of the last tenth, or at their end. */
+type FigureOfGrowth =
+  | 'firstPerSecond'
+  | 'lastPerSecond'
+  | 'lastToFirst'
+  | 'firstRssMb'
+  | 'lastRssMb'
+  | 'firstHeapMb'
+  | 'lastHeapMb'
+/** Of Redis, per id. */
+type FigureOfMemory = 'bytes' | 'compactBytes' | 'redisBytes'
+
+/** What is measured. */
+export type Figure = FigureOfWork | FigureOfTime | FigureOfFault | FigureOfGrowth | FigureOfMemory
 
 /** Each contest says which figures its contestants have. */
 export type Measured = Readonly<Partial<Record<Figure, number>>>

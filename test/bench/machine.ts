@@ -2,17 +2,30 @@
 
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os'
-import { Redis } from 'ioredis'
 import type { Tables } from './outbox-tables.ts'
 import type { Queues } from './queues.ts'
+import type { RedisKeys } from './redis-keys.ts'
 
 export interface Machine {
   readonly cpu: string
   readonly cores: number
   readonly memoryGib: number
   readonly system: string
-  readonly load: number
 }
+
+const PACKAGES = [
+  'amqplib',
+  'ioredis',
+  'pg',
+  'amqp-connection-manager',
+  'rabbitmq-client',
+  '@cloudamqp/amqp-client',
+  'rascal',
+  '@aws-lambda-powertools/idempotency',
+  '@redis/client',
+  'pg-boss',
+  'pg-transactional-outbox',
+]
 
 export function machine(): Machine {
   return {
@@ -20,32 +33,25 @@ export function machine(): Machine {
     cores: availableParallelism(),
     memoryGib: Math.round(totalmem() / 2 ** 30),
     system: `${type()} ${release()}`,
-    load: Number(loadavg()[0]?.toFixed(2)),
   }
 }
 
-export async function versions(queues: Queues, tables: Tables): Promise<Record<string, string>> {
+/** The mean number of processes that ran or wanted to in the last minute. */
+export function load(): number {
+  return Number(loadavg()[0]?.toFixed(2))
+}
+
+export async function versions(queues: Queues, tables: Tables, redis: RedisKeys): Promise<Record<string, string>> {
   return {
     node: process.versions.node,
     rabbitmq: queues.brokerVersion,
-    redis: await redisVersion(),
+    redis: await redis.version(),
     postgres: await tables.version(),
-    surehop: packageVersion('../../package.json'),
-    amqplib: packageVersion('../../node_modules/amqplib/package.json'),
-    ioredis: packageVersion('../../node_modules/ioredis/package.json'),
-    pg: packageVersion('../../node_modules/pg/package.json'),
-    'pg-boss': packageVersion('../../node_modules/pg-boss/package.json'),
-    'pg-transactional-outbox': packageVersion('../../node_modules/pg-transactional-outbox/package.json'),
+    surehop: versionIn('../../package.json'),
+    ...Object.fromEntries(PACKAGES.map((name) => [name, versionIn(`../../node_modules/${name}/package.json`)])),
   }
 }
 
-async function redisVersion(): Promise<string> {
-  const redis = new Redis(process.env['REDIS_URL'] ?? '')
-  const info = await redis.info('server')
-  redis.disconnect()
-  return /redis_version:(\S+)/.exec(info)?.[1] ?? 'unknown'
-}
-
-function packageVersion(path: string): string {
+function versionIn(path: string): string {
   return JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')).version
 }

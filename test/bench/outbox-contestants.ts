@@ -12,12 +12,6 @@ const write = () => import('./outbox-write.ts')
 
 const KEYS = 1_000
 
-/** Below so many messages in the whole benchmark, a short look is wanted. */
-const SHORT = 20_000
-
-const sized = (most: number, short: number) => (all: number) =>
-  all < SHORT ? Math.min(all, short) : Math.min(all, most)
-
 /** For one that needs minutes for what others do in seconds. */
 const fewer = (job: Job): Job => ({
   ...job,
@@ -69,7 +63,8 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
       `pg-transactional-outbox: polling listener, "parallel" messages, batches of 50 on as many connections, a fetch when a batch is done, protections off; ${FEWER}.`,
     ].join('\n'),
     columns: rates('message'),
-    messages: sized(40_000, 3_000),
+    size: { full: 20_000, quick: 3_000 },
+    turns: 3,
     contestants: {
       'Surehop publishMany(), no outbox': direct,
       'Surehop relay': surehop,
@@ -86,7 +81,8 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
       `pg-transactional-outbox: a key is a segment; else as above, ${FEWER}.`,
     ].join('\n'),
     columns: rates('message'),
-    messages: sized(40_000, 3_000),
+    size: { full: 20_000, quick: 3_000 },
+    turns: 3,
     setting: { keys: KEYS },
     contestants: {
       'Surehop publishMany(), no outbox': direct,
@@ -99,7 +95,8 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
     title: 'Outbox: from COMMIT to the handler, little to do',
     note: 'Single transactions (a row of business and a message) 20 to 80 ms apart; writer and handler read one clock.',
     columns: times,
-    messages: sized(300, 40),
+    size: { full: 150, quick: 40 },
+    turns: 3,
     setting: { bodyBytes: 256 },
     contestants: {
       'relay here, outbox.transaction()': {
@@ -124,7 +121,8 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
     title: 'Outbox: what it costs the writer, 10 connections',
     note: 'BEGIN, INSERT of a row of business, the message, COMMIT. By hand: a table of position, id and body.',
     columns: rates('transaction'),
-    messages: sized(10_000, 1_000),
+    size: { full: 10_000, quick: 1_000 },
+    turns: 3,
     setting: { connections: 10 },
     contestants: {
       'INSERT alone': { prepare: service, run: async (job) => (await write()).insertAlone(job) },

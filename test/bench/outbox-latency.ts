@@ -11,6 +11,7 @@ import { connect, type Message, migrate, Outbox, type SqlClient } from '../../li
 import type { Job, Measured } from './job.ts'
 import { poolOf } from './outbox-by-hand.ts'
 import { type Body, messageOf } from './outbox-messages.ts'
+import { quantiles } from './quantiles.ts'
 
 const SHORTEST_MS = 20
 const LONGEST_MS = 80
@@ -129,8 +130,7 @@ class Times {
 
   figures(after: number): Measured {
     const taken = this.#handled.map((at, n) => at - this.#committed[n]!).slice(after)
-    const sorted = taken.sort((a, b) => a - b)
-    const quantile = (q: number) => sorted[Math.ceil(q * sorted.length) - 1]!
-    return { p50Ms: quantile(0.5), p99Ms: quantile(0.99), maxMs: quantile(1) }
+    const at = quantiles(taken)
+    return { p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1) }
   }
 }

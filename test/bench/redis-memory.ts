@@ -1,70 +1,89 @@
-// How much of Redis' memory one completed message takes, by how many complete per second.
-//
-//   npx tsx test/bench/redis-memory.ts [ids]       (default 1,000,000 per rate; always a private Redis)
-//
-// The ids are UUIDv7 as they would have been made at that rate. They are completed through the store, then the buckets are
-// compacted as the store does in passing 17 minutes later. Bytes are the growth of `used_memory`, keys and expiry included.
-
+/**
+ * How much of Redis' memory one remembered id takes: the growth of `used_memory`, keys and expiry included. Surehop packs ids that
+ * were made at about the same time together, so it depends on how many there are per second; it compacts them in passing 17 minutes later.
+ * Needs a Redis that nobody else writes to meanwhile.
+ */
 import { Redis } from 'ioredis'
 import { v7 } from 'uuid'
 import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { compactScript } from '../../lib/idempotency/redis-scripts.ts'
-import { startRedis } from '../support/services.ts'
+import { REMEMBER_MS } from './consume-amqplib.ts'
+import { type Job, type Measured, stopwatch } from './job.ts'
 
-const ids = Number(process.argv[2] ?? 1_000_000)
 const BATCH = 500
 const NOT_IN_ANY_WINDOW = 1_700_000_000_000
-const scope: Scope = { name: 'orders.inbox', retentionMs: 14 * 86_400_000, leaseMs: 15_000, maxStarts: 3 }
 
-async function usedMemory(redis: Redis): Promise<number> {
+/** Bytes that Redis has handed out. */
+export async function usedMemory(redis: Redis): Promise<number> {
   return Number(/^used_memory:(\d+)/m.exec(await redis.info('memory'))?.[1])
 }
 
-async function complete(store: RedisIdempotencyStore, batch: readonly string[]): Promise<void> {
-  const endings = batch.map((id) => ({
-    id,
-    fencingToken: 1,
-    digest: undefined,
-    ending: { state: 'completed' } as const,
-  }))
+/** The ids are UUIDv7 as they would have been made at that rate. */
+export function surehopAt(perSecond: number): (job: Job) => Promise<Measured> {
+  return (job) => surehop(job, (n) => v7({ msecs: NOT_IN_ANY_WINDOW + Math.floor((n * 1_000) / perSecond) }))
+}
+
+/** Ids that are no UUIDv7 tell no time, and take a key each. */
+export function surehopOtherIds(job: Job): Promise<Measured> {
+  return surehop(job, (n) => `order-${n.toString().padStart(12, '0')}`)
+}
+
+/** `SET id done PX`, with the name of the queue before it, as by hand. */
+export async function byHand(job: Job): Promise<Measured> {
+  const redis = new Redis(job.redisUrl, { enableAutoPipelining: true })
+  const remember = (id: string) => redis.set(`${job.queue}:${id}`, 'done', 'PX', REMEMBER_MS)
+  const measured = await grown(job, redis, (ids) => Promise.all(ids.map(remember)))
+  redis.disconnect()
+  return measured
+}
+
+/** The record of a finished run. */
+export async function powertools(job: Job): Promise<Measured> {
+  const { idempotentBy } = await import('./peer-powertools.ts')
+  const redis = new Redis(job.redisUrl)
+  const idempotent = await idempotentBy(job, async () => {})
+  const measured = await grown(job, redis, (ids) => Promise.all(ids.map((id) => idempotent(id))))
+  redis.disconnect()
+  return measured
+}
+
+async function surehop(job: Job, name: (n: number) => string): Promise<Measured> {
+  const scope: Scope = { name: job.queue, retentionMs: REMEMBER_MS, leaseMs: 15_000, maxStarts: 3 }
+  const redis = new Redis(job.redisUrl)
+  await using store = new RedisIdempotencyStore(redis, { commandTimeoutMs: 10_000 })
+  const before = await usedMemory(redis)
+  const measured = await grown(job, redis, (ids) => complete(store, scope, ids), name)
+  await compact(redis, job)
+  const compactBytes = ((await usedMemory(redis)) - before) / job.messages
+  redis.disconnect()
+  return { ...measured, compactBytes }
+}
+
+async function complete(store: RedisIdempotencyStore, scope: Scope, ids: readonly string[]): Promise<void> {
+  const ending = { state: 'completed' } as const
+  const endings = ids.map((id) => ({ id, fencingToken: 1, digest: undefined, ending }))
   const answers = await store.settle(scope, 'bench', endings)
   if (answers.some((answer) => answer !== 'settled')) throw new Error('not all were settled')
 }
 
-async function compact(redis: Redis): Promise<void> {
-  for await (const keys of redis.scanStream({ count: 1_000 }) as AsyncIterable<string[]>) {
-    const buckets = keys.filter((key) => key.includes(':b:'))
-    await redis.eval(compactScript.lua, buckets.length, ...buckets)
-  }
+async function compact(redis: Redis, { queue }: Job): Promise<void> {
+  const scanned = redis.scanStream({ match: `*{${queue}:*:b:*`, count: 1_000 })
+  for await (const keys of scanned as AsyncIterable<string[]>)
+    if (keys.length > 0) await redis.eval(compactScript.lua, keys.length, ...keys)
 }
 
-/** Bytes per id: as they are written, and compacted. */
-async function measure(redis: Redis, store: RedisIdempotencyStore, name: (i: number) => string): Promise<number[]> {
-  await redis.flushall('SYNC')
+/** Bytes per id as they are written, and what it costs to write them. */
+async function grown(
+  { messages }: Job,
+  redis: Redis,
+  remember: (ids: readonly string[]) => Promise<unknown>,
+  name: (n: number) => string = () => v7(),
+): Promise<Measured> {
   const before = await usedMemory(redis)
-  for (let i = 0; i < ids; i += BATCH) {
-    await complete(
-      store,
-      Array.from({ length: Math.min(BATCH, ids - i) }, (_, n) => name(i + n)),
-    )
-  }
-  const written = await usedMemory(redis)
-  await compact(redis)
-  return [written, await usedMemory(redis)].map((used) => (used - before) / ids)
+  const stop = stopwatch(messages)
+  for (let i = 0; i < messages; i += BATCH)
+    await remember(Array.from({ length: Math.min(BATCH, messages - i) }, (_, n) => name(i + n)))
+  const { cpuUs = 0 } = stop()
+  return { bytes: ((await usedMemory(redis)) - before) / messages, cpuUs }
 }
-
-await using server = await startRedis({ args: ['--appendonly', 'no'] })
-const redis = new Redis(server.url)
-const store = new RedisIdempotencyStore(redis, { commandTimeoutMs: 10_000 })
-console.log(`bytes per completed id, ${ids} ids`)
-console.log('ids per second   as written   compacted')
-const print = (what: string, bytes: readonly number[]) =>
-  console.log(what.padEnd(14), ...bytes.map((b) => b.toFixed(1).padStart(12)))
-for (const rate of [1, 10, 100, 1_000, 10_000]) {
-  const at = (i: number) => v7({ msecs: NOT_IN_ANY_WINDOW + Math.floor((i * 1_000) / rate) })
-  print(String(rate), await measure(redis, store, at))
-}
-print('not UUIDv7', await measure(redis, store, (i) => `order-${i.toString().padStart(12, '0')}`))
-await store.close()
-redis.disconnect()

@@ -1,4 +1,4 @@
-/** The table for people. The README's is what this prints. */
+/** The tables for people, as Markdown, so that they read as well in a terminal as in the README, which has them word for word. */
 
 import type { Column } from './contest.ts'
 import type { Measured } from './job.ts'
@@ -8,25 +8,28 @@ export interface ContestResult {
   readonly title: string
   readonly columns: readonly Column[]
   readonly note?: string
-  /** By contestant, in the order of turns; the first contestant is what the others are compared with. */
+  /** By contestant; the first one is what the others are compared with. */
   readonly runs: Readonly<Record<string, readonly Measured[]>>
+  /** Who ran after whom, in each turn. */
+  readonly order: readonly (readonly string[])[]
+  readonly messages: number
+  readonly warmup: number
+  /** How long all of it took. */
+  readonly seconds: number
+  /** Of the machine, when it began. */
+  readonly load: number
 }
 
 export interface About {
-  readonly turns: number
-  readonly messages: number
-  readonly warmup: number
+  readonly at: string
   readonly bodyBytes: number
   readonly inFlight: number
   readonly prefetch: number
   readonly concurrency: number
   readonly machine: Machine
+  /** Before anything ran. */
+  readonly load: number
   readonly versions: Readonly<Record<string, string>>
-}
-
-/** Markdown, so that it reads as well in a terminal as in the README. */
-export function report(results: Readonly<Record<string, ContestResult>>, about: About): string {
-  return [...Object.values(results).map(section), method(about)].join('\n\n')
 }
 
 /** One run's figures, in a line. */
@@ -34,11 +37,19 @@ export function figuresOf(measured: Measured, columns: readonly Column[]): strin
   return columns.map((column) => `${figure(cellOf(measured, column))} ${column.head}`).join('; ')
 }
 
-function section({ title, columns, note, runs }: ContestResult): string {
+/** One contest: title, table, note, and how it was measured. */
+export function section(result: ContestResult): string {
+  const { title, columns, note, runs } = result
   const [first = []] = Object.values(runs)
   const head = columns.flatMap((column) => (column.compared ? [column.head, '× first'] : [column.head]))
   const rows = Object.entries(runs).map(([name, measured]) => row(name, measured, first, columns))
-  return [`**${title}**`, table([['', ...head], ...rows]), ...(note ? [note] : [])].join('\n\n')
+  return [`**${title}**`, table([['', ...head], ...rows]), ...(note ? [note] : []), howMeasured(result)].join('\n\n')
+}
+
+function howMeasured({ order, messages, warmup, seconds, load }: ContestResult): string {
+  const turns = order.length === 1 ? 'One turn' : `${order.length} turns`
+  const before = warmup > 0 ? ` after ${count(warmup)} to warm up` : ''
+  return `${turns}, ${count(messages)} measured${before}; it took ${Math.round(seconds)} s, and began at a load of ${load}.`
 }
 
 function row(
@@ -59,15 +70,23 @@ function cellOf(run: Measured, { figure }: Column): number {
 }
 
 function ratio(measured: readonly Measured[], first: readonly Measured[], column: Column): string {
-  return median(measured.map((run, turn) => cellOf(run, column) / cellOf(first[turn]!, column))).toFixed(2)
+  const ratios = measured.map((run, turn) => cellOf(run, column) / cellOf(first[turn]!, column))
+  return spread(ratios, (value) => value.toFixed(2))
 }
 
-function spread(values: readonly number[]): string {
-  return `${figure(median(values))} (${figure(Math.min(...values))}–${figure(Math.max(...values))})`
+/** Median (lowest–highest); the range only where there is one. */
+function spread(values: readonly number[], shown = figure): string {
+  const [low, middle, high] = [Math.min(...values), median(values), Math.max(...values)].map(shown)
+  return low === high ? middle! : `${middle} (${low}–${high})`
 }
 
 function figure(value: number): string {
-  return value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en-US')
+  if (Number.isNaN(value)) return '–'
+  return Math.abs(value) >= 100 || value === 0 ? count(value) : value < 10 ? value.toFixed(2) : value.toFixed(1)
+}
+
+function count(value: number): string {
+  return Math.round(value).toLocaleString('en-US')
 }
 
 function median(values: readonly number[]): number {
@@ -87,13 +106,14 @@ function pad(cell: string, width: number, column: number): string {
   return column === 0 ? cell.padEnd(width) : cell.padStart(width)
 }
 
-function method({ machine, versions, ...about }: About): string {
+/** What holds for all contests. */
+export function method({ at, machine, load, versions, ...about }: About): string {
   const programs = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
-    `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}, load ${machine.load}: client, broker and databases share it.`,
+    `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}, ${at.slice(0, 10)}; load before: ${load}. Client, broker and databases share the machine.`,
     `${programs.join(', ')}.`,
-    `${about.bodyBytes} bytes a message, persistent; publishing ${about.inFlight} in flight; consuming prefetch ${about.prefetch}, Surehop with concurrency ${about.concurrency}.`,
-    `${about.turns} turns, every run a fresh process: ${about.warmup} messages to warm up, then ${about.messages} measured (fewer where a run says so).`,
-    'Median (lowest–highest). × first: median of the ratios to the first line within each turn.',
+    `${count(about.bodyBytes)} bytes a message where nothing else is said, persistent; publishing ${about.inFlight} in flight; consuming prefetch ${about.prefetch}, Surehop with concurrency ${about.concurrency}.`,
+    'Every run is a fresh process of built JavaScript with a queue of its own; within a turn the contestants run one after another, in an order drawn anew for each turn.',
+    'Median of the turns (lowest–highest). × first: of the ratios to the first line within each turn. CPU is user and system time of the client process.',
   ].join('\n')
 }

@@ -1,27 +1,25 @@
 /**
  * `npm run bench`: Surehop beside hand-written loops on the same libraries, and peers, in one run, on private services.
- *
- * Every run is a fresh process of built JavaScript with a queue of its own. The contestants of a contest take turns
- * (A B C, B C A, ...), so that whatever else the machine does hits all of them; the table gives medians with the range, and the
- * ratios are medians of what contestants of one turn made of each other. CPU is the client's: user and system time of the
- * process, per message.
+ * Prints a table per contest with how long it took; `--json` keeps every single run, `--write` the tables for the README.
  */
-import { fork } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { runContest, type Scale, type Services } from './arena.ts'
 import { build } from './build.ts'
 import type { Contest } from './contest.ts'
-import { contests, contestsOf, preparationOf } from './contestants.ts'
-import type { Job, Measured } from './job.ts'
-import { machine, versions } from './machine.ts'
+import { contests, contestsOf } from './contestants.ts'
+import { load, machine, versions } from './machine.ts'
 import { Tables } from './outbox-tables.ts'
 import { Queues } from './queues.ts'
-import { type ContestResult, figuresOf, report } from './report.ts'
+import { RedisKeys } from './redis-keys.ts'
+import { type About, type ContestResult, method, section } from './report.ts'
+import { writeResults } from './results.ts'
 
 const { values: flags } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
     json: { type: 'string' },
+    write: { type: 'boolean', default: false },
     only: { type: 'string', multiple: true },
     turns: { type: 'string' },
     messages: { type: 'string' },
@@ -30,29 +28,31 @@ const { values: flags } = parseArgs({
   },
 })
 
-const HELP = `npm run bench -- [--quick] [--json FILE] [--only ${groups().join('|')}]... [--turns N] [--messages N]
-                 [--profile FOLDER: a .cpuprofile of each run]`
+const HELP = `npm run bench -- [--quick] [--only ${groups().join('|')}]... [--turns N] [--messages N]
+                 [--json FILE] [--write] [--profile FOLDER]
 
-const turns = Number(flags.turns ?? (flags.quick ? 2 : 5))
-const messages = Number(flags.messages ?? (flags.quick ? 10_000 : 60_000))
-const setting = {
-  warmup: messages / 2,
-  messages,
-  bodyBytes: 1_024,
-  inFlight: 500,
-  prefetch: 200,
-  concurrency: 100,
-  keys: 0,
-  connections: 1,
+--quick     a short look: two turns, fewer messages
+--only      a contest, or a group of them: ${Object.keys(contests).join(', ')}
+--turns     repeats, at most; default 5, less where one takes long
+--messages  measured in each run, at most
+--json      every single run's figures
+--write     the tables, for the README, to test/bench/results
+--profile   a .cpuprofile of each run`
+
+const scale: Scale = {
+  quick: flags.quick,
+  turns: positive('turns', flags.turns) ?? (flags.quick ? 2 : 5),
+  messages: positive('messages', flags.messages),
+  size: { full: 20_000, quick: 10_000 },
+  setting: { bodyBytes: 1_024, inFlight: 500, prefetch: 200, concurrency: 100, keys: 0, connections: 1 },
+  profile: flags.profile,
 }
 
-interface Services {
-  readonly amqpUrl: string
-  readonly redisUrl: string
-  readonly databaseUrl: string
-  readonly queues: Queues
-  readonly tables: Tables
-  readonly child: string
+function positive(name: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const value = Number(text)
+  if (Number.isSafeInteger(value) && value > 0) return value
+  throw new Error(`expected --${name} to be a whole number > 0, got ${text}`)
 }
 
 async function main(): Promise<void> {
@@ -60,72 +60,32 @@ async function main(): Promise<void> {
   if (!amqpUrl || !redisUrl || !databaseUrl)
     throw new Error('expected AMQP_URL, REDIS_URL and DATABASE_URL in the environment: use `npm run bench`')
   const wanted = Object.assign({}, ...(flags.only ?? Object.keys(contests)).map(contestsOf)) as typeof contests
+  const loadBefore = load()
   using built = build()
   await using queues = await Queues.open(amqpUrl)
   await using tables = new Tables(databaseUrl)
-  const services = { amqpUrl, redisUrl, databaseUrl, queues, tables, child: built.child }
+  using redis = new RedisKeys(redisUrl)
+  const results = await runAll(wanted, { amqpUrl, redisUrl, databaseUrl, queues, tables, redis, child: built.child })
+  const about: About = {
+    at: new Date().toISOString(),
+    ...scale.setting,
+    machine: machine(),
+    load: loadBefore,
+    versions: await versions(queues, tables, redis),
+  }
+  console.log(method(about))
+  if (flags.json) await writeFile(flags.json, `${JSON.stringify({ about, results }, undefined, 2)}\n`)
+  if (flags.write) await writeResults(results, about)
+}
+
+/** Each table is printed when it is there. */
+async function runAll(wanted: Readonly<Record<string, Contest>>, services: Services) {
   const results: Record<string, ContestResult> = {}
   for (const [name, contest] of Object.entries(wanted)) {
-    const { title, columns, note } = contest
-    results[name] = { title, columns, ...(note ? { note } : {}), runs: await runContest(name, contest, services) }
+    results[name] = await runContest(name, contest, scale, services)
+    console.log(`${section(results[name])}\n`)
   }
-  const about = {
-    at: new Date().toISOString(),
-    turns,
-    ...setting,
-    machine: machine(),
-    versions: await versions(queues, tables),
-  }
-  console.log(report(results, about))
-  if (flags.json) await writeFile(flags.json, `${JSON.stringify({ about, results }, undefined, 2)}\n`)
-}
-
-async function runContest(contest: string, of: Contest, services: Services) {
-  const names = Object.keys(of.contestants)
-  const runs: Record<string, Measured[]> = Object.fromEntries(names.map((name) => [name, []]))
-  for (let turn = 0; turn < turns; turn++) {
-    for (let i = 0; i < names.length; i++) {
-      const contestant = names[(turn + i) % names.length]!
-      const measured = await runOnce(contest, contestant, of, services)
-      runs[contestant]!.push(measured)
-      console.error(`turn ${turn + 1}/${turns}  ${contestant.padEnd(46)} ${figuresOf(measured, of.columns)}`)
-    }
-  }
-  return runs
-}
-
-async function runOnce(contest: string, contestant: string, of: Contest, services: Services): Promise<Measured> {
-  const { queues, tables, child, ...urls } = services
-  const measured = Math.ceil(of.messages?.(messages) ?? messages)
-  const sizes = { ...setting, messages: measured, warmup: Math.ceil(measured / 2), ...of.setting }
-  const queue = await queues.fresh(of.full ? sizes.warmup + sizes.messages + sizes.prefetch : 0, sizes.bodyBytes)
-  const job = { ...urls, ...sizes, contest, contestant, queue, schema: tables.fresh() }
-  try {
-    await preparationOf(of.contestants[contestant]!)(job)
-    await tables.settle()
-    return await inChild(child, job)
-  } finally {
-    await queues.drop(queue)
-    await tables.drop(job.schema)
-  }
-}
-
-function inChild(child: string, job: Job): Promise<Measured> {
-  const execArgv = flags.profile
-    ? ['--cpu-prof', `--cpu-prof-dir=${flags.profile}/${job.contest}/${job.contestant}`]
-    : []
-  const running = fork(child, [JSON.stringify(job)], { execArgv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-  return new Promise((resolve, reject) => {
-    let measured: Measured | undefined
-    running.once('message', (message) => {
-      measured = message as Measured
-    })
-    running.once('error', reject)
-    running.once('exit', (code) => {
-      if (measured && code === 0) resolve(measured)
-      else reject(new Error(`the run of "${job.contestant}" ended with exit code ${code}`))
-    })
-  })
+  return results
 }
 
 /** A contest of a group is named after it. */

@@ -1,0 +1,56 @@
+/** rascal with its production defaults (`withDefaultConfig`: confirms, mandatory, persistent, pooled channels). */
+
+import rascal, { type BrokerAsPromised } from 'rascal'
+import { v7 } from 'uuid'
+import { handler } from './consume-amqplib.ts'
+import { type Job, type Measured, Meter } from './job.ts'
+import { bodyOf, type Confirmed, pumped } from './pump.ts'
+
+/**
+ * rascal lends each message a channel of its own until it is confirmed, so this is its number of messages in flight, whatever
+ * the job says. The default is 5.
+ */
+const CHANNELS = Number(process.env['BENCH_RASCAL_CHANNELS'] ?? 50)
+
+/** `broker.publish()`, and the events of its session. */
+export async function publish(job: Job): Promise<Measured> {
+  const broker = await started(job, { publications: { bench: { vhost: '/', queue: job.queue } } })
+  const body = bodyOf(job)
+  const measured = await pumped(job, (confirmed) => void published(broker, body, confirmed))
+  await broker.shutdown()
+  return measured
+}
+
+async function published(broker: BrokerAsPromised, body: Buffer, confirmed: Confirmed): Promise<void> {
+  const session = await broker.publish('bench', body, { options: { messageId: v7() } })
+  session.on('success', () => confirmed(null))
+  session.on('error', confirmed)
+  session.on('return', () => confirmed(new Error('returned')))
+}
+
+/** `broker.subscribe()`; ends with the process. */
+export async function consume(job: Job): Promise<Measured> {
+  const { queue, prefetch } = job
+  const meter = new Meter(job)
+  const broker = await started(job, { subscriptions: { bench: { vhost: '/', queue, prefetch } } })
+  const subscription = await broker.subscribe('bench')
+  subscription.on('message', async (_message, _content, ackOrNack) => {
+    await handler(meter)
+    ackOrNack()
+  })
+  return meter.done
+}
+
+async function started({ amqpUrl, queue }: Job, what: object): Promise<BrokerAsPromised> {
+  const pool = { max: CHANNELS, min: 1 }
+  const vhost = {
+    connection: { url: amqpUrl, socketOptions: { noDelay: true }, options: { channelMax: 2_047 } },
+    publicationChannelPools: { confirmPool: pool },
+    queues: { [queue]: { assert: false, check: true } },
+  }
+  const broker = await rascal.BrokerAsPromised.create(rascal.withDefaultConfig({ vhosts: { '/': vhost }, ...what }))
+  broker.on('error', (error) => {
+    throw error
+  })
+  return broker
+}

@@ -1,0 +1,36 @@
+/** Who publishes against whom. */
+
+import { type Contest, lazy, rates } from './contest.ts'
+
+const byHand = () => import('./publish-amqplib.ts')
+const surehop = () => import('./publish-surehop.ts')
+const connectionManager = () => import('./peer-amqp-connection-manager.ts')
+const rabbitmqClient = () => import('./peer-rabbitmq-client.ts')
+const cloudamqp = () => import('./peer-cloudamqp.ts')
+const rascal = () => import('./peer-rascal.ts')
+
+export const publishContests: Readonly<Record<string, Contest>> = {
+  publish: {
+    title: 'Publish, confirmed, to a quorum queue',
+    note: [
+      'All: persistent, a UUIDv7 as message id, `noDelay` where it can be set, 500 in flight. Only Surehop, the careful loop and rascal publish mandatory; with the others a message that no queue takes is confirmed and gone.',
+      'amqplib: a confirm callback per message, no promises, no reconnecting. Careful: a return listener, timestamp, app id, content type and a transaction id in a header, as Surehop sets them.',
+      'amqp-connection-manager: `ChannelWrapper.publish()`; queues in memory without a bound while disconnected.',
+      'rabbitmq-client: `createPublisher({ confirm: true, maxAttempts: 2 })`, `noDelay: true`.',
+      '@cloudamqp/amqp-client: `AMQPSession`, `queue.publish()`; it has no setting for `noDelay`; rejects while disconnected.',
+      'rascal: `withDefaultConfig()`, which publishes mandatory and with a deadline of 10 s; a channel per message in flight, from a pool of 50 instead of the default of 5 (more made it slower).',
+      'Surehop: mandatory, a returned message is an error; deadline, retries with the same id and a bounded window are its defaults.',
+    ].join('\n'),
+    columns: rates('message'),
+    contestants: {
+      'amqplib, confirm callback': lazy(byHand, (it) => it.rawPublish),
+      'amqplib, careful: mandatory, properties': lazy(byHand, (it) => it.rawCarefulPublish),
+      'amqp-connection-manager': lazy(connectionManager, (it) => it.publish),
+      'rabbitmq-client': lazy(rabbitmqClient, (it) => it.publish),
+      '@cloudamqp/amqp-client': lazy(cloudamqp, (it) => it.publish),
+      rascal: lazy(rascal, (it) => it.publish),
+      'Surehop send()': lazy(surehop, (it) => it.surehopSend),
+      'Surehop publishMany()': lazy(surehop, (it) => it.surehopPublishMany),
+    },
+  },
+}
