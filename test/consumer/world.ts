@@ -112,10 +112,17 @@ export class World {
     }
   }
 
+  /** Notes a broken promise. */
+  fail(what: string): Error {
+    const error = new Error(what)
+    this.failures.push(error)
+    return error
+  }
+
   /** A copy is about to be gone for good: that must be safe. */
   acked(copy: Copy): void {
     if (this.completed.has(copy.id) || this.copiesOf(copy.id) > 0) return
-    this.failures.push(new Error(`${copy.id} was acked, and is neither completed nor anywhere else: lost`))
+    this.fail(`${copy.id} was acked, and is neither completed nor anywhere else: lost`)
   }
 
   copiesOf(id: string): number {
@@ -132,6 +139,8 @@ export class World {
 /** A channel of the fake broker. */
 class Channel extends EventEmitter {
   readonly unacked = new Map<number, Copy>()
+  /** As they were handed over: the same tag on another channel is another delivery. */
+  readonly #handed = new Map<number, RawDelivery>()
   readonly #world: World
   #callback: ((raw: RawDelivery | null) => void) | undefined
   #prefetch = 1
@@ -152,6 +161,7 @@ class Channel extends EventEmitter {
     this.unacked.set(deliveryTag, copy)
     const { exchange, routingKey, content, properties } = copy.message
     const raw = { content, properties, fields: { deliveryTag, redelivered: false, exchange, routingKey } }
+    this.#handed.set(deliveryTag, raw)
     queueMicrotask(() => this.open && this.#callback?.(raw))
   }
 
@@ -196,13 +206,12 @@ class Channel extends EventEmitter {
 
   #settle(raw: RawDelivery): Copy {
     if (!this.open) throw Object.assign(new Error('Channel closed'), { name: 'IllegalOperationError' })
-    const copy = this.unacked.get(raw.fields.deliveryTag)
-    if (!copy) {
-      const error = new Error(`delivery ${raw.fields.deliveryTag} was settled twice`)
-      this.#world.failures.push(error)
-      throw error
-    }
-    this.unacked.delete(raw.fields.deliveryTag)
+    const { deliveryTag } = raw.fields
+    if (this.#handed.get(deliveryTag) !== raw)
+      throw this.#world.fail(`delivery ${deliveryTag} was settled on a channel that did not deliver it`)
+    const copy = this.unacked.get(deliveryTag)
+    if (!copy) throw this.#world.fail(`delivery ${deliveryTag} was settled twice`)
+    this.unacked.delete(deliveryTag)
     return copy
   }
 }
@@ -350,17 +359,19 @@ export class Instance {
   }
 
   #handler(alive: () => boolean): Handler {
-    const { runs, failedRuns, effects, completed, failures, inWork, options, time } = this.#world
+    const { runs, failedRuns, effects, completed, inWork, options, time } = this.#world
+    let running = 0
     return async ({ messageId: id }, { signal }) => {
-      if (completed.has(id)) failures.push(new Error(`${id} was run although it is completed`))
+      if (++running > options.concurrency) this.#world.fail(`${running} handlers run, more than concurrency allows`)
+      if (completed.has(id)) this.#world.fail(`${id} was run although it is completed`)
       const holders = inWork.get(id) ?? new Set()
       inWork.set(id, holders.add(this))
-      if (holders.size > 1 && !this.#world.storeDown)
-        failures.push(new Error(`${id} was run by two live instances at once`))
+      if (holders.size > 1 && !this.#world.storeDown) this.#world.fail(`${id} was run by two live instances at once`)
       runs.set(id, (runs.get(id) ?? 0) + 1)
       const { failures: failing, ms } = options.behaviour(id)
       await time.sleep(ms)
       if (!alive()) return NEVER
+      running--
       holders.delete(this)
       if (signal.aborted && ms % 2 === 1) throw signal.reason
       const failed = failedRuns.get(id) ?? 0

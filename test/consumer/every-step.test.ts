@@ -1,0 +1,139 @@
+// Each way a message can go, from delivery to its last ack, and at each single step of it each fault there is: all of them, none by chance.
+// What several faults do together is in `model.test.ts`.
+//
+//   ingredient \ invariant            lost nothing  settled once, on its channel  effect once  attempts exact  concurrency
+//   channel lost, handler running     here, model   here, model                   here, model  here, model     model
+//   reply of the store lost, refused  here, model   here, model                   here, model  here, model     model
+//   confirm lost, nack                here, model   here, model                   here, model  here, model     model
+//   crash (restart 100 ms later)      here, model   here, model                   but once more: before its record
+//   close() and start                 here, model   here, model                   here         here            model
+//   store away for two leases         here, model   here, model                   here, model  here            model
+
+import { expect } from 'chai'
+import { VirtualTime } from './virtual-time.ts'
+import { type Fault, World, type WorldOptions } from './world.ts'
+
+const HOUR_MS = 3_600_000
+const AWAY_MS = 6_000
+const RUN_MS = 50
+const ATTEMPTS = 2
+
+type Trouble = Fault | 'store away'
+
+/** One way of a message. */
+interface Way extends Omit<WorldOptions, 'behaviour' | 'attempts' | 'concurrency'> {
+  readonly failures: number
+  readonly copies: number
+  /** An odd number heeds its signal. */
+  readonly ms?: number
+}
+
+const ways: Record<string, Way> = {
+  'succeeds at once': { failures: 0, copies: 1, instances: 1, inPlace: false },
+  'succeeds at the second attempt': { failures: 1, copies: 1, instances: 1, inPlace: false },
+  'succeeds at the second attempt, in place': { failures: 1, copies: 1, instances: 1, inPlace: true },
+  'heeds its signal, and succeeds at the second attempt': {
+    failures: 1,
+    copies: 1,
+    instances: 1,
+    inPlace: false,
+    ms: 51,
+  },
+  'ends as a dead letter': { failures: 9, copies: 1, instances: 1, inPlace: false },
+  'ends as a dead letter, in place': { failures: 9, copies: 1, instances: 1, inPlace: true },
+  'is there twice, for two instances': { failures: 1, copies: 2, instances: 2, inPlace: false },
+}
+
+const troubles: readonly Trouble[] = [
+  'lose channel',
+  'lose reply of store',
+  'store refuses',
+  'lose confirm',
+  'nack',
+  'crash',
+  'close',
+  'store away',
+]
+
+interface Played {
+  readonly world: World
+  /** How many steps it took: answers, timers, ends of handlers. */
+  readonly steps: number
+}
+
+/** Plays a way to its end; the trouble comes after so many steps. */
+async function play(way: Way, trouble: Trouble | undefined, after: number, on = 0): Promise<Played> {
+  const time = new VirtualTime(1)
+  time.install()
+  try {
+    const behaviour = () => ({ failures: way.failures, ms: way.ms ?? RUN_MS })
+    const world = new World(time, { ...way, attempts: ATTEMPTS, concurrency: 2, behaviour })
+    let steps = 0
+    let open = 1
+    const begun = Promise.all(world.instances.map((instance) => instance.start())).then(() => {
+      for (let i = 0; i < way.copies; i++) world.publish('m')
+      open--
+    })
+    await time.pass(() => open === 0, HOUR_MS)
+    await begun
+    const over = () => world.failures.length > 0 || (open === 0 && world.quiet)
+    await time.pass(() => over() || steps++ === after, HOUR_MS)
+    if (trouble && !over()) {
+      open++
+      void befall(world, trouble, on).then(() => open--)
+    }
+    const done = await time.pass(() => {
+      steps++
+      return over()
+    }, HOUR_MS)
+    if (world.failures[0]) throw world.failures[0]
+    expect(done, 'it comes to its end').to.equal(true)
+    return { world, steps }
+  } finally {
+    time.uninstall()
+  }
+}
+
+async function befall(world: World, trouble: Trouble, on: number): Promise<void> {
+  if (trouble !== 'store away') return world.instances[on]!.suffer(trouble)
+  world.storeDown = true
+  await world.time.sleep(AWAY_MS)
+  world.storeDown = false
+}
+
+function keepsItsPromises(way: Way, world: World, trouble: Trouble | undefined): void {
+  const again = trouble === 'crash' ? 1 : 0
+  const succeeds = way.failures < ATTEMPTS
+  const letters = world.dead.length
+  expect(world.completed.has('m') || letters > 0, 'ended').to.equal(true)
+  expect(world.effects.get('m') ?? 0, 'effects').to.be.at.most(succeeds ? 1 + again : 0)
+  expect(world.failedRuns.get('m') ?? 0, 'failed runs').to.be.at.most(Math.min(way.failures, ATTEMPTS + again))
+  if (trouble !== undefined) return
+  expect(world.runs.get('m'), 'runs').to.equal(succeeds ? way.failures + 1 : ATTEMPTS)
+  expect(letters, 'letters').to.equal(succeeds ? 0 : 1)
+}
+
+describe('a message on its way through a consumer', function () {
+  this.timeout(120_000)
+
+  for (const [name, way] of Object.entries(ways)) {
+    it(`that ${name}: no fault`, async () => {
+      keepsItsPromises(way, (await play(way, undefined, 0)).world, undefined)
+    })
+
+    it(`that ${name}: a fault before or after each step`, async () => {
+      const { steps } = await play(way, undefined, 0)
+      expect(steps).to.be.greaterThan(5)
+      for (const trouble of troubles)
+        for (let on = 0; on < way.instances; on++)
+          for (let after = 0; after < steps; after++)
+            await play(way, trouble, after, on)
+              .then(({ world }) => keepsItsPromises(way, world, trouble))
+              .catch((error: unknown) => {
+                throw new Error(`"${trouble}" of instance ${on} after step ${after}: ${(error as Error).message}`, {
+                  cause: error,
+                })
+              })
+    })
+  }
+})

@@ -1,0 +1,126 @@
+// Faults at the two ends: publishes and their confirms, deliveries and their acks.
+
+import { type Mutant, tests } from './mutant.ts'
+
+const CONFIRMS = 'lib/producer/confirms.ts'
+const PROCESSOR = 'lib/consumer/processor.ts'
+const EVERY_HISTORY = tests('test/producer/confirms.test.ts', 'P8: settle every publish once and honestly')
+const EVERY_BROKER = (...titled: readonly string[]) => tests('test/producer/publisher-interleavings.test.ts', ...titled)
+const EVERY_STEP = (...titled: readonly string[]) => tests('test/consumer/every-step.test.ts', ...titled)
+
+/** See the head of this file. */
+export const endsMutants: readonly Mutant[] = [
+  {
+    name: 'confirm-on-return',
+    breaks: 'a message that no queue took counts as confirmed',
+    file: CONFIRMS,
+    from: "if (!returned) return { outcome: 'confirmed' }",
+    to: "if (returned !== null) return { outcome: 'confirmed' }",
+    tests: EVERY_HISTORY,
+  },
+  {
+    name: 'confirm-forgets-doubt',
+    breaks: 'a publish given up while unanswered says that nothing was sent',
+    file: CONFIRMS,
+    from: "const doubtful = pending.phase === 'sent' || pending.inDoubt",
+    to: 'const doubtful = pending.inDoubt',
+    tests: EVERY_HISTORY,
+  },
+  {
+    name: 'confirm-lost-means-stored',
+    breaks: 'a publish whose channel was lost before the answer counts as confirmed',
+    file: CONFIRMS,
+    from: "else if (answer === 'ack' || (answer === 'lost' && pending.returned)) this.#settle(pending, acked(pending))",
+    to: "else if (answer === 'ack' || answer === 'lost') this.#settle(pending, acked(pending))",
+    tests: EVERY_HISTORY,
+  },
+  {
+    name: 'confirm-one-id-twice-on-wire',
+    breaks: 'two publishes of one id overlap, and the return of one is taken for the other’s',
+    file: CONFIRMS,
+    from: 'if (this.#turn.has(messageId)) {',
+    to: "if (this.#turn.has(messageId + '?')) {",
+    tests: EVERY_HISTORY,
+  },
+  {
+    name: 'nack-taken-for-ack',
+    breaks: 'a message the broker refused counts as confirmed',
+    file: 'lib/producer/publisher.ts',
+    from: "const answer = error === null ? 'ack' :",
+    to: "const answer = error === null || error.message === 'message nacked' ? 'ack' :",
+    tests: EVERY_BROKER('every order of few steps'),
+  },
+  {
+    name: 'return-ignored',
+    breaks: 'what the broker returns is not heard of, and its ack is taken for a confirm',
+    file: 'lib/producer/publisher.ts',
+    from: "channel.on('return', ({ properties, fields }) => {",
+    to: "channel.on('returned', ({ properties, fields }) => {",
+    tests: EVERY_BROKER('every order of few steps'),
+  },
+  {
+    name: 'confirms-out-of-step',
+    breaks:
+      'who waits for a confirm is noted before the message is on the channel: one that cannot be sent shifts all later confirms',
+    file: 'lib/producer/channel-publish.ts',
+    from: 'channel.sendMessage(frame, frame, sendable.message.content)\n    channel.pushConfirmCallback(answered)',
+    to: 'channel.pushConfirmCallback(answered)\n    channel.sendMessage(frame, frame, sendable.message.content)',
+    tests: EVERY_BROKER('cannot be encoded'),
+  },
+  {
+    name: 'ack-before-record',
+    breaks: 'a delivery is acked before its end is recorded',
+    file: PROCESSOR,
+    from: "const recorded = await this.#end(run, { state: 'completed' })",
+    to: "this.#ack(delivery, run)\n    const recorded = await this.#end(run, { state: 'completed' })",
+    tests: EVERY_STEP('no fault'),
+  },
+  {
+    name: 'ack-on-another-channel',
+    breaks: 'a delivery of a lost channel is settled on the channel that is open now',
+    file: 'lib/consumer/consumer.ts',
+    from: 'this.#take(new Delivery(raw, epoch))',
+    to: 'this.#take(new Delivery(raw, { open: true, signal: epoch.signal, settle: (verb, it) => this.#epoch!.settle(verb, it) } as Epoch))',
+    tests: EVERY_STEP('fault before or after each step'),
+  },
+  {
+    name: 'settled-twice',
+    breaks: 'a delivery is settled more than once',
+    file: 'lib/consumer/delivery.ts',
+    from: 'if (this.#settled || !this.#epoch.settle(verb, this.raw)) return false',
+    to: 'if (!this.#epoch.settle(verb, this.raw)) return false',
+    tests: tests('test/consumer/delivery.test.ts', 'is settled at most once'),
+  },
+  {
+    name: 'one-handler-too-many',
+    breaks: 'more handlers run than concurrency allows',
+    file: 'lib/consumer/in-flight.ts',
+    from: 'while (!this.#halted && this.#running < this.#concurrency && this.#ready.length > 0)',
+    to: 'while (!this.#halted && this.#running <= this.#concurrency && this.#ready.length > 0)',
+    tests: tests('test/consumer/in-flight.test.ts', 'runs no more than concurrency jobs'),
+  },
+  {
+    name: 'runs-beside-itself',
+    breaks: 'a copy runs beside a handler of the same message whose channel was lost',
+    file: PROCESSOR,
+    from: 'if ((this.#holders.get(messageId) ?? delivery.serial) !== delivery.serial) return HELD_HERE',
+    to: '',
+    tests: tests('test/consumer/losses.test.ts', 'is not run beside itself'),
+  },
+  {
+    name: 'closing-starts-handlers',
+    breaks: 'a consumer that closes goes on starting handlers',
+    file: 'lib/consumer/in-flight.ts',
+    from: 'this.#halted = true',
+    to: '',
+    tests: tests('test/consumer/in-flight.test.ts', 'starts nothing after halt'),
+  },
+  {
+    name: 'done-before-its-publishes',
+    breaks: 'a message is completed before what its handler published is confirmed',
+    file: 'lib/consumer/active.ts',
+    from: 'await handler(this.#run.message, this.#context())\n    await this.#settled()',
+    to: 'await handler(this.#run.message, this.#context())',
+    tests: tests('test/consumer/active.test.ts', 'is done only when a publish that nobody awaited is confirmed'),
+  },
+]

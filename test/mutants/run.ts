@@ -1,0 +1,107 @@
+// `npm run test:mutants`: faults made by hand, one after another, in a copy of the code; for each, the tests that must notice it.
+//
+//   check the texts ─▶ copy ─▶ the tests without a fault must pass ─▶ each mutant: put in, test, take out ─▶ table
+//
+// Promises: the checkout is not touched; a mutant that nobody notices, one whose text is not in the code exactly once, and tests
+// that fail without a fault make the command fail. Does NOT promise that faults other than these are noticed.
+
+import { Command, InvalidArgumentError } from 'commander'
+import { mutants as all } from './all.ts'
+import { Copy, ROOT } from './copy.ts'
+import { faulty, type Mutant } from './mutant.ts'
+import { type Fate, failuresOf, isCaught, lineOf, listOf, tableOf } from './report.ts'
+import { tried } from './trial.ts'
+
+const MUTANT_MS = 120_000
+const BASELINE_MS = 600_000
+const SEED = 1
+
+interface Flags {
+  readonly only?: readonly Mutant[]
+  readonly list?: true
+  readonly seed: number
+}
+
+async function main(): Promise<number> {
+  const { only: mutants = all, list, seed } = flags()
+  await Promise.all(all.map((mutant) => faulty(ROOT, mutant)))
+  if (list) {
+    console.log(listOf(mutants))
+    return 0
+  }
+  refuseWithoutServices()
+  await using copy = await Copy.make()
+  if (!(await passWithout(copy, mutants, seed))) return 1
+  const fates = await tryAll(copy, mutants, seed)
+  console.log(`\n${tableOf(fates)}`)
+  return summary(fates)
+}
+
+function flags(): Flags {
+  const program = new Command('npm run test:mutants --')
+    .description('Puts faults into a copy of the code, one by one, and sees that the tests notice each.')
+    .option('--only <name>', 'this mutant only; may be given more than once', named)
+    .option('--list', 'show the mutants, and try none')
+    .option('--seed <number>', 'for tests that make random choices', Number, SEED)
+    .showHelpAfterError()
+  return program.parse().opts<Flags>()
+}
+
+function named(name: string, before: readonly Mutant[] = []): readonly Mutant[] {
+  const mutant = all.find((one) => one.name === name)
+  if (!mutant) throw new InvalidArgumentError(`There is no such mutant; --list shows all.`)
+  return [...before, mutant]
+}
+
+function refuseWithoutServices(): void {
+  for (const name of ['AMQP_URL', 'REDIS_URL', 'DATABASE_URL'])
+    if (!process.env[name]) throw new Error(`expected ${name} in the environment: use npm run test:mutants`)
+}
+
+/** Tests that fail anyway notice nothing; neither does a title that no test has. */
+async function passWithout(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<boolean> {
+  const files = [...new Set(mutants.flatMap(({ tests }) => tests.files))]
+  const titled = [...new Set(mutants.flatMap(({ tests }) => tests.titled))]
+  console.error(`Without a fault: the tests of ${mutants.length} mutants in ${files.length} files...`)
+  const verdict = await tried(copy.folder, { files, titled, seed, bail: false, withinMs: BASELINE_MS })
+  const { passed, failed, trouble, seconds } = verdict
+  const missing = titled.filter(
+    (part) => ![...passed, ...failed.map(({ title }) => title)].some((it) => it.includes(part)),
+  )
+  if (trouble) console.error(`TROUBLE: ${trouble}`)
+  if (failed.length > 0) console.error(`These fail without a fault, so they cannot show one:\n${failuresOf(failed)}`)
+  if (missing.length > 0) console.error(`No test has these words in its title:\n  ${missing.join('\n  ')}`)
+  if (trouble || failed.length > 0 || missing.length > 0) return false
+  console.error(`Without a fault: ${passed.length} tests pass (${seconds.toFixed(0)} s).\n`)
+  return true
+}
+
+async function tryAll(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<readonly Fate[]> {
+  const fates: Fate[] = []
+  for (const mutant of mutants) {
+    const trial = { ...mutant.tests, seed, bail: true, withinMs: MUTANT_MS }
+    const fate = { mutant, verdict: await copy.with(mutant, () => tried(copy.folder, trial)) }
+    fates.push(fate)
+    console.error(lineOf(fate, { n: fates.length, of: mutants.length }))
+  }
+  return fates
+}
+
+function summary(fates: readonly Fate[]): number {
+  const left = fates.filter((fate) => !isCaught(fate))
+  const seconds = fates.reduce((sum, { verdict }) => sum + verdict.seconds, 0)
+  console.log(`\n${fates.length - left.length} of ${fates.length} caught, in ${seconds.toFixed(0)} s.`)
+  if (left.length > 0)
+    console.log(`Not caught, so a test is missing: ${left.map(({ mutant }) => mutant.name).join(', ')}`)
+  return left.length > 0 ? 1 : 0
+}
+
+main().then(
+  (code) => {
+    process.exitCode = code
+  },
+  (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error)
+    process.exitCode = 1
+  },
+)
