@@ -1,8 +1,10 @@
 /** Holds the house to its rules: imports run downward, no cycles, public names documented, README tables equal to the code. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
+import { allFaults } from './lab/faults/all.ts'
+import { filled, readme } from './support/readme.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const LIB = join(ROOT, 'lib')
@@ -64,9 +66,19 @@ function membersOf(file: string, name: string): string[] {
 
 /** First column of the README table that follows an HTML comment `<!-- table: NAME -->`. */
 function readmeTable(name: string): string[] {
-  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
-  const table = readme.split(`<!-- table: ${name} -->`)[1]?.trimStart().split('\n\n')[0] ?? ''
+  const table = readme().split(`<!-- table: ${name} -->`)[1]?.trimStart().split('\n\n')[0] ?? ''
   return [...table.matchAll(/^\| `([^`]+)`/gm)].map((m) => m[1]!)
+}
+
+/** What stands in the README's columns of proof, in backticks: folders and files of tests, and rows of the lab. */
+function proofs(): { readonly tests: readonly string[]; readonly rows: readonly string[] }[] {
+  const section = readme().split('\n## Guarantees, and their limits\n')[1]?.split('\n## ')[0] ?? ''
+  const promises = section.split('\n').filter((line) => line.startsWith('| ') && !/^\| (Promise|---)/.test(line))
+  return promises.map((line) => {
+    const [tests = '', rows = ''] = line.split(/(?<!\\)\|/).slice(3)
+    const named = (cell: string) => [...cell.matchAll(/`([^`]+)`/g)].map((match) => match[1]!)
+    return { tests: named(tests), rows: named(rows) }
+  })
 }
 
 describe('the house', () => {
@@ -148,5 +160,19 @@ describe('the house', () => {
   it('lists every event in the README, and no other', () => {
     const names = [...source.get('observability/events.ts')!.matchAll(/^ {2}'([a-z.-]+)': /gm)].map((m) => m[1]!)
     expect(readmeTable('events').sort()).to.deep.equal(names.sort())
+  })
+
+  it('names, for every promise of the README, tests that exist and rows of the lab that exist', () => {
+    const known = new Set(['mix', ...allFaults.map(({ id }) => id)])
+    expect(proofs()).to.have.length.greaterThan(8)
+    for (const { tests, rows } of proofs()) {
+      expect(tests).to.not.be.empty
+      expect(tests.filter((path) => !existsSync(join(ROOT, path)))).to.deep.equal([])
+      expect(rows.filter((row) => !known.has(row))).to.deep.equal([])
+    }
+  })
+
+  it('shows in the README what the lab and the benchmarks wrote', () => {
+    expect(readme()).to.equal(filled(readme()))
   })
 })
