@@ -9,7 +9,7 @@ import type { Server } from '../support/server.ts'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.ts'
 import { startRabbitMqCluster } from './cluster/rabbitmq-cluster.ts'
 import { startRedisCluster } from './cluster/redis-cluster.ts'
-import { startSentinel } from './cluster/sentinel.ts'
+import { startRedisSentinel } from './cluster/redis-sentinel.ts'
 import type { Row } from './mix.ts'
 import type { RabbitMqCluster, RedisPlace, Release, World } from './world.ts'
 
@@ -85,7 +85,7 @@ export class Grounds implements AsyncDisposable {
 
 async function specialRedis(needs: Row['needs']) {
   if (needs === 'sentinel') {
-    const sentinel = await startSentinel()
+    const sentinel = await startRedisSentinel()
     const place: RedisPlace = { kind: 'sentinel', name: sentinel.name, sentinels: sentinel.sentinels }
     return { place, world: { sentinel }, close: () => sentinel.close() }
   }

@@ -6,10 +6,13 @@
 // healed, or work that does not drain, is told in the row and never hidden by the counts; the ledger stays only where a
 // promise was broken.
 
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { guard } from '../support/guard.ts'
 import { type FleetSettings, startFleet } from './fleet.ts'
 import type { Grounds } from './grounds.ts'
-import { LedgerReader } from './ledger/reader.ts'
 import { type Lane, lanesOf, type Row } from './mix.ts'
 import { reconcile } from './reconcile.ts'
 import { broken, type Played } from './table.ts'
@@ -37,29 +40,43 @@ export type Tell = (line: string) => void
 const TELL_EVERY_MS = 10_000
 const LOOK_EVERY_MS = 200
 
-/** Plays it on these grounds. */
+/** Plays it on these grounds. Whatever goes wrong is told in what it returns. */
 export async function play(row: Row, grounds: Grounds, seed: number, size: Size, tell: Tell): Promise<Played> {
   const began = performance.now()
+  const folder = await mkdtemp(join(tmpdir(), 'surehop-lab-'))
+  const letGo = guard({ path: folder })
+  const outcome = await playInto(folder, row, grounds, seed, size, tell).catch(unplayed)
+  const { id, name, limits } = row
+  const played = { id, name, limits, seconds: (performance.now() - began) / 1_000, ...outcome }
+  if (broken(played).length === 0) await rm(folder, { recursive: true, force: true })
+  else tell(`the ledger is kept in ${folder}`)
+  letGo()
+  return played
+}
+
+type Outcome = Pick<Played, 'injected' | 'verdict' | 'trouble'>
+
+async function playInto(
+  folder: string,
+  row: Row,
+  grounds: Grounds,
+  seed: number,
+  size: Size,
+  tell: Tell,
+): Promise<Outcome> {
   await using place = await grounds.prepare(row.needs)
-  await using fleet = await startFleet({ ...place.reach, ...size.fleet, seed })
+  await using fleet = await startFleet({ ...place.reach, ...size.fleet, seed, folder })
   const round = new Round(row, { ...place.world, fleet }, seed, size, tell)
   const trouble = await round.work().then(() => undefined, inWords)
   await fleet.close()
-  const { id, name, limits } = row
-  const verdict = reconcile(new LedgerReader(fleet.folder).entries(), { ...fleet.promised, limits })
-  const seconds = (performance.now() - began) / 1_000
-  const played = {
-    id,
-    name,
-    limits,
-    injected: round.injected,
-    seconds,
-    verdict,
-    ...(trouble !== undefined && { trouble }),
-  }
-  if (broken(played).length === 0) await fleet.discard()
-  else tell(`the ledger is kept in ${fleet.folder}`)
-  return played
+  const verdict = reconcile(folder, { limits: row.limits })
+  return { injected: round.injected, verdict, ...(trouble !== undefined && { trouble }) }
+}
+
+function unplayed(error: unknown): Outcome {
+  const counts = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
+  const verdict = { messages: 0, ...counts, longestGapMs: 0, evidence: [] }
+  return { injected: 0, verdict, trouble: `it could not be played: ${inWords(error)}` }
 }
 
 class Round {
