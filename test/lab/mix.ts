@@ -38,7 +38,7 @@ const LEAST_QUIET_MS = 500
 const MOST_QUIET_MS = 2_500
 
 /** Every row of the lab, in the order of the table. */
-export const allRows: readonly Row[] = [...singles(), clocks(), mix(), forgetfulMix()]
+export const allRows: readonly Row[] = [...singles(), mix(), forgetfulMix()]
 
 /** The lanes of a row, each with a stream of choices of its own. */
 export function lanesOf(row: Row, seed: number): readonly Lane[] {
@@ -74,16 +74,8 @@ function hashOf(text: string): number {
   return hash >>> 0
 }
 
-function isClock({ id }: Fault): boolean {
-  return id.startsWith('clock-')
-}
-
 function singles(): Row[] {
-  return allFaults.filter((fault) => !isClock(fault)).map((fault) => rowOf(fault.id, fault.name, [fault]))
-}
-
-function clocks(): Row {
-  return rowOf('clock', 'clocks of single processes off by minutes', allFaults.filter(isClock))
+  return allFaults.map((fault) => rowOf(fault.id, fault.name, [fault]))
 }
 
 /** Without what makes Redis forget, so that nothing but a death explains a repeated effect. */

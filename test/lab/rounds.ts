@@ -13,6 +13,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { guard } from '../support/guard.ts'
 import { type FleetSettings, startFleet } from './fleet.ts'
 import type { Grounds } from './grounds.ts'
+import { LedgerReader } from './ledger/reader.ts'
 import { type Lane, lanesOf, type Row } from './mix.ts'
 import { reconcile } from './reconcile.ts'
 import { broken, type Played } from './table.ts'
@@ -69,7 +70,7 @@ async function playInto(
   const round = new Round(row, { ...place.world, fleet }, seed, size, tell)
   const trouble = await round.work().then(() => undefined, inWords)
   await fleet.close()
-  const verdict = reconcile(folder, { limits: row.limits })
+  const verdict = reconcile(new LedgerReader(folder).entries(), { limits: row.limits })
   return { injected: round.injected, verdict, ...(trouble !== undefined && { trouble }) }
 }
 

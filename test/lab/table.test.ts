@@ -34,7 +34,7 @@ describe("the lab's table", () => {
 
   it('shows repeated effects with the limit that explains them', () => {
     const text = table([played({ repeated: 4 }, { limits: ['redis-forgets'] })], about)
-    expect(text).to.match(/^\| a fault +\| +12,345 \| +3 \| +0 \| +0 \| +4 ² \|/m)
+    expect(text).to.match(/^\| `x` a fault +\| +12,345 \| +3 \| +0 \| +0 \| +4 ² \|/m)
     expect(text).to.match(/^² Redis forgot/m)
     expect(text).not.to.contain('¹')
   })

@@ -65,9 +65,9 @@ export function table(rows: readonly Played[], about: About): string {
 }
 
 function cells(row: Played): string[] {
-  const { verdict, name, injected } = row
+  const { verdict, id, name, injected } = row
   const { messages, lost, doubled, repeated, zombies, outOfOrder, phantom, left, longestGapMs } = verdict
-  const marked = broken(row).length > 0 ? `**${name}: BROKEN**` : name
+  const marked = `\`${id}\` ${broken(row).length > 0 ? `**${name}: BROKEN**` : name}`
   const counts = [lost, doubled].map(count)
   const rest = [zombies, outOfOrder, phantom, left].map(count)
   return [marked, count(messages), count(injected), ...counts, repeats(repeated, row), ...rest, gap(longestGapMs)]
