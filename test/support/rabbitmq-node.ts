@@ -195,7 +195,10 @@ export function nodeServer(layout: Layout, life: Life): PrivateNode {
   const { name, port } = layout
   const server = control({ url: `amqp://guest:guest@127.0.0.1:${port}`, port, ...life })
   let up = true
-  const turns = (verb: () => Promise<void>, to: boolean) => () => verb().then(() => void (up = to))
+  const turns = (verb: () => Promise<void>, to: boolean) => async () => {
+    await verb()
+    up = to
+  }
   const kill9 = turns(server.kill9, false)
   const node = {
     ...server,

@@ -1,15 +1,18 @@
 // A TCP proxy on loopback in front of a broker, Redis or database: the faults of a network, on command.
 //
-//   passing <-> stalled | swallowing | delayed (per direction);  accepting <-> refusing
+//   passing <-> stalled | swallowing | swallowing acks | delayed | narrow (per direction);  accepting <-> refusing
 //
-// Promises: bytes keep their order; `stall` fills the real socket buffers, as a dead peer would; `refuse` gives
-// ECONNREFUSED; `close` ends all connections. Swallowed bytes are lost for good: cut the connections afterwards.
+// Promises: bytes keep their order; `stall` fills the real socket buffers, as a dead peer would; swallowing one direction leaves
+// the other alone, as a half-open connection would; `refuse` gives ECONNREFUSED; `close` ends all connections. What is swallowed
+// is lost for good: cut the connections afterwards. One fault per direction: the last one counts.
 //
 // Events: `connection` (one more came), `disconnection` (one ended), `data` (direction, bytes), told before the bytes are
 // passed on, so that a listener can cut, stall or swallow at exactly these bytes.
 
 import { EventEmitter } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { AckSieve } from './ack-sieve.ts'
+import { Bandwidth } from './bandwidth.ts'
 import { freePort } from './ports.ts'
 import { Pump } from './pump.ts'
 
@@ -38,7 +41,10 @@ export class TcpProxy extends EventEmitter<{ connection: []; disconnection: []; 
   readonly port: number
   /** How many connections were accepted in all. */
   accepted = 0
+  /** How many acks were swallowed in all. */
+  acksSwallowed = 0
   readonly #target: { readonly host: string; readonly port: number }
+  readonly #isAmqp: boolean
   readonly #links = new Set<Link>()
   readonly #faults: Record<Direction, Fault> = { 'to-server': { kind: 'pass' }, 'to-client': { kind: 'pass' } }
   #listener: Server | undefined
@@ -47,6 +53,7 @@ export class TcpProxy extends EventEmitter<{ connection: []; disconnection: []; 
     super()
     const target = new URL(url)
     this.#target = { host: target.hostname, port: Number(target.port || USUAL_PORTS[target.protocol]) }
+    this.#isAmqp = target.protocol === 'amqp:'
     target.hostname = '127.0.0.1'
     target.port = `${port}`
     this.url = target.toString()
@@ -98,6 +105,22 @@ export class TcpProxy extends EventEmitter<{ connection: []; disconnection: []; 
     this.#apply({ kind: 'delay', delayMs }, direction)
   }
 
+  /**
+   * All goes on but acks, which are thrown away until `resume`: to the client, publisher confirms, nacks included; to the
+   * server, what consumers settle. For a proxy of an `amqp:` URL.
+   */
+  swallowAcks(direction?: Direction): void {
+    if (!this.#isAmqp) throw new Error(`expected a proxy of an amqp: URL, the only one with acks, got ${this.url}`)
+    this.#apply({ kind: 'swallow-acks' }, direction)
+  }
+
+  /** So many bytes per second in all, for each direction by itself, until `resume`. */
+  throttle(bytesPerSecond: number, direction?: Direction): void {
+    for (const way of direction ? [direction] : BOTH) {
+      this.#apply({ kind: 'throttle', bandwidth: new Bandwidth(bytesPerSecond) }, way)
+    }
+  }
+
   /** Back to normal: passes on what was stalled, and welcomes new connections. */
   async resume(): Promise<void> {
     this.#apply({ kind: 'pass' })
@@ -127,8 +150,10 @@ export class TcpProxy extends EventEmitter<{ connection: []; disconnection: []; 
   #link(client: Socket): void {
     const server = connect({ ...this.#target, noDelay: true, allowHalfOpen: true })
     client.setNoDelay(true)
-    const pump = (way: Direction, from: Socket, to: Socket) =>
-      new Pump(from, to, this.#faults[way], (bytes) => this.emit('data', way, bytes))
+    const pump = (way: Direction, from: Socket, to: Socket) => {
+      const sieve = this.#isAmqp ? new AckSieve(way, () => this.acksSwallowed++) : undefined
+      return new Pump({ from, to, sieve, tell: (bytes) => this.emit('data', way, bytes) }, this.#faults[way])
+    }
     const pumps = { 'to-server': pump('to-server', client, server), 'to-client': pump('to-client', server, client) }
     const link = { client, server, pumps }
     this.#links.add(link)
@@ -145,7 +170,10 @@ export class TcpProxy extends EventEmitter<{ connection: []; disconnection: []; 
 }
 
 /** What happens to the bytes of one direction. */
-export type Fault = { kind: 'pass' | 'stall' | 'swallow' } | { kind: 'delay'; delayMs: number }
+export type Fault =
+  | { readonly kind: 'pass' | 'stall' | 'swallow' | 'swallow-acks' }
+  | { readonly kind: 'delay'; readonly delayMs: number }
+  | { readonly kind: 'throttle'; readonly bandwidth: Bandwidth }
 
 const USUAL_PORTS: Readonly<Record<string, number>> = {
   'amqp:': 5672,

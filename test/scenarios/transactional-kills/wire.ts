@@ -7,6 +7,14 @@
 // Does not promise back-pressure: for the small flows of tests.
 
 import { connect, createServer, type Socket } from 'node:net'
+import {
+  contentsOf,
+  FRAME,
+  FrameCutter,
+  type Method,
+  methodOf,
+  PROTOCOL_HEADER_BYTES,
+} from '../../support/amqp-frames.ts'
 import type { Steps } from './steps.ts'
 
 /** Starts the tap; @returns the URL to connect to instead. `nameOf` shortens names of queues and exchanges. */
@@ -37,64 +45,42 @@ interface Watcher {
   after(method: Method): void
 }
 
-interface Method {
-  /** Class and method, as `60,40`. */
-  readonly id: string
-  readonly payload: Buffer
-}
-
-const PROTOCOL_HEADER_BYTES = 8
-const FRAME = { method: 1, header: 2, body: 3 } as const
 const WITH_CONTENT = new Set(['60,40', '60,50', '60,60', '60,71'])
 
 /** One direction of one connection. */
 class Way {
   readonly #to: Socket
   readonly #watcher: Watcher
-  #unframed: number
-  #rest: Buffer = Buffer.alloc(0)
+  readonly #frames: FrameCutter
   /** Channel -> the method whose content is on its way, and how many bytes are still to come. */
   readonly #open = new Map<number, { readonly method: Method; left: number }>()
 
   constructor(to: Socket, watcher: Watcher, unframed: number) {
     this.#to = to
     this.#watcher = watcher
-    this.#unframed = unframed
+    this.#frames = new FrameCutter(unframed)
   }
 
   take(bytes: Buffer): void {
-    this.#rest = this.#rest.length > 0 ? Buffer.concat([this.#rest, bytes]) : bytes
-    for (let length = this.#nextLength(); length <= this.#rest.length; length = this.#nextLength()) {
-      const frame = this.#rest.subarray(0, length)
-      this.#rest = this.#rest.subarray(length)
-      if (this.#unframed > 0) this.#to.write(frame)
-      else this.#pass(frame)
-      this.#unframed = 0
-    }
-  }
-
-  /** Type, channel, size, payload, end. */
-  #nextLength(): number {
-    if (this.#unframed > 0) return this.#unframed
-    return this.#rest.length < 7 ? Number.POSITIVE_INFINITY : 8 + this.#rest.readUInt32BE(3)
+    for (const frame of this.#frames.take(bytes)) this.#pass(frame)
   }
 
   #pass(frame: Buffer): void {
-    const [type, channel, payload] = [frame[0], frame.readUInt16BE(1), frame.subarray(7, -1)]
-    if (type === FRAME.method) this.#passMethod(frame, channel, payload)
-    else if (type === FRAME.header || type === FRAME.body) this.#passContent(frame, channel, payload)
+    const method = methodOf(frame)
+    if (method) this.#passMethod(frame, method)
+    else if (frame[0] === FRAME.header || frame[0] === FRAME.body) this.#passContent(frame)
     else this.#to.write(frame)
   }
 
-  #passMethod(frame: Buffer, channel: number, payload: Buffer): void {
-    const method = { id: `${payload.readUInt16BE(0)},${payload.readUInt16BE(2)}`, payload }
+  #passMethod(frame: Buffer, method: Method): void {
     this.#watcher.before(method)
     this.#to.write(frame)
-    if (WITH_CONTENT.has(method.id)) this.#open.set(channel, { method, left: Number.NaN })
+    if (WITH_CONTENT.has(method.id)) this.#open.set(contentsOf(frame).channel, { method, left: Number.NaN })
     else this.#watcher.after(method)
   }
 
-  #passContent(frame: Buffer, channel: number, payload: Buffer): void {
+  #passContent(frame: Buffer): void {
+    const { channel, payload } = contentsOf(frame)
     this.#to.write(frame)
     const open = this.#open.get(channel)
     if (!open) return
