@@ -130,6 +130,10 @@ function wholeNumber(text: string): number {
   throw new InvalidArgumentError('expected a whole number above 0')
 }
 
+function chance(): number {
+  return 1 + Math.floor(Math.random() * 1_000_000)
+}
+
 /** All that was started is guarded: it ends with this process, which therefore need not wait for anything. */
 function leaveOnSignals(seed: number): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
