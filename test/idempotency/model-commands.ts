@@ -1,7 +1,9 @@
 // Random commands, and one store as they see it: for holding a backend to the pure decisions.
 
+import { randomUUID } from 'node:crypto'
 import { expect } from 'chai'
 import fc from 'fast-check'
+import { v7 } from 'uuid'
 import type {
   Claim,
   ClaimResult,
@@ -10,6 +12,7 @@ import type {
   RecordView,
   Scope,
 } from '../../lib/idempotency/idempotency.ts'
+import { placeOf } from '../../lib/idempotency/redis-packing.ts'
 
 export const HOUR = 3_600_000
 const owners = ['anna', 'bert', 'carl'] as const
@@ -74,6 +77,17 @@ export const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 1, arbitrary: fc.constant<Command>({ kind: 'wipe' }) },
 )
 
+/** Two that are packed, two that are not. Of one shard, for a claim keeps its owner alive only in the shards it touches. */
+export function idsOfOneShard(): string[] {
+  const makers = [() => v7(), () => v7(), () => randomUUID(), () => 'x'.repeat(100) + randomUUID()]
+  return makers.map((make) => {
+    for (;;) {
+      const id = make()
+      if (placeOf(id).shard === 0) return id
+    }
+  })
+}
+
 /** One store as the commands see it. Tokens differ between stores: they are spoken of by the order they were granted in. */
 export class Side {
   readonly #store: () => IdempotencyStore
@@ -95,13 +109,23 @@ export class Side {
     return undefined
   }
 
+  /** Asks as `answer` does, of a store whose answer does not arrive, or is not listened to. */
+  async unheard(command: Command): Promise<void> {
+    if (command.kind === 'claim') await this.#store().claim(this.#scope, owners[command.owner]!, this.#claims(command))
+    else await this.answer(command)
+  }
+
   async views(): Promise<unknown[]> {
     return (await this.#store().look(this.#scope, this.#ids)).map(withoutTime)
   }
 
-  async #claim({ owner, parts }: Extract<Command, { kind: 'claim' }>): Promise<unknown[]> {
-    const claims = parts.map<Claim>((part) => ({ ...part, id: this.#ids[part.id]!, digest: digests[part.digest] }))
-    const answers = await this.#store().claim(this.#scope, owners[owner]!, claims)
+  #claims({ parts }: Extract<Command, { kind: 'claim' }>): Claim[] {
+    return parts.map((part) => ({ ...part, id: this.#ids[part.id]!, digest: digests[part.digest] }))
+  }
+
+  async #claim(command: Extract<Command, { kind: 'claim' }>): Promise<unknown[]> {
+    const claims = this.#claims(command)
+    const answers = await this.#store().claim(this.#scope, owners[command.owner]!, claims)
     return answers.map((answer, i) => this.#normal(claims[i]!.id, answer))
   }
 

@@ -3,24 +3,11 @@
 import { randomUUID } from 'node:crypto'
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { v7 } from 'uuid'
 import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
-import { placeOf } from '../../lib/idempotency/redis-packing.ts'
-import { command, HOUR, Side } from './model-commands.ts'
+import { command, HOUR, idsOfOneShard, Side } from './model-commands.ts'
 import { sharedRedis } from './redis-under-test.ts'
-
-/** Two that are packed, two that are not. Of one shard, for a claim keeps its owner alive only in the shards it touches. */
-function idsOfOneShard(): string[] {
-  const makers = [() => v7(), () => v7(), () => randomUUID(), () => 'x'.repeat(100) + randomUUID()]
-  return makers.map((make) => {
-    for (;;) {
-      const id = make()
-      if (placeOf(id).shard === 0) return id
-    }
-  })
-}
 
 describe('the Redis store', () => {
   const redis = sharedRedis()
