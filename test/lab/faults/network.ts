@@ -1,5 +1,6 @@
 // Faults of the network between the processes and the brokers: cut, half-open, silent, slow, narrow.
 
+import { eventually } from '../../support/eventually.ts'
 import type { TcpProxy } from '../../support/tcp-proxy.ts'
 import type { Random } from '../random.ts'
 import type { Fault, Injection, World } from '../world.ts'
@@ -51,14 +52,23 @@ function halfOpen(id: string, name: string, direction: 'to-server' | 'to-client'
     deal(random: Random) {
       const which = random.between(0, NODES - 1)
       const inject = async ({ brokerProxies }: World) => {
-        const proxy = at(which, brokerProxies)
+        const proxy = at(which, await used(brokerProxies))
         proxy.swallow(direction)
         await untilTheseEnd(proxy, NOTICED_WITHIN_MS)
         await mended([proxy])
       }
-      return { choices: `in front of node ${which + 1}`, inject }
+      return { choices: `link ${which + 1} of those in use`, inject }
     },
   }
+}
+
+/** Those that have connections; waits for one, since all may have been cut a moment ago. */
+function used(proxies: readonly TcpProxy[]): Promise<readonly TcpProxy[]> {
+  const inUse = () => {
+    const found = proxies.filter(({ connections }) => connections > 0)
+    return found.length > 0 ? found : Promise.reject(new Error('no connection to any node'))
+  }
+  return eventually(async () => inUse(), { withinMs: 60_000, what: 'a connection to break' })
 }
 
 function onAll(
