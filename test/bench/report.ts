@@ -32,6 +32,9 @@ export interface About {
   readonly versions: Readonly<Record<string, string>>
 }
 
+/** For a figure that a contestant does not have. */
+const NONE = '–'
+
 /** One run's figures, in a line. */
 export function figuresOf(measured: Measured, columns: readonly Column[]): string {
   return columns.map((column) => `${figure(cellOf(measured, column))} ${column.head}`).join('; ')
@@ -71,7 +74,7 @@ function cellOf(run: Measured, { figure }: Column): number {
 
 function ratio(measured: readonly Measured[], first: readonly Measured[], column: Column): string {
   const ratios = measured.map((run, turn) => cellOf(run, column) / cellOf(first[turn]!, column))
-  return spread(ratios, (value) => value.toFixed(2))
+  return spread(ratios, (value) => (Number.isNaN(value) ? NONE : value.toFixed(2)))
 }
 
 /** Median (lowest–highest); the range only where there is one. */
@@ -81,7 +84,7 @@ function spread(values: readonly number[], shown = figure): string {
 }
 
 function figure(value: number): string {
-  if (Number.isNaN(value)) return '–'
+  if (Number.isNaN(value)) return NONE
   return Math.abs(value) >= 100 || value === 0 ? count(value) : value < 10 ? value.toFixed(2) : value.toFixed(1)
 }
 

@@ -3,14 +3,15 @@
  * takes: the store, a confirmed publish to the delay queues, the ack. One clock tells when it failed and when it came again.
  * Promises to find: an attempt before its time, a message that did not come again, a handler that ran once more than it should.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { connect, type Message, RedisIdempotencyStore, RetryLater, type Surehop } from '../../lib/index.ts'
 import { roundedDelayMs } from '../../lib/topology/delay.ts'
 import { type Job, type Measured, stopwatch } from './job.ts'
 import { type Body, bodyOf } from './outbox-messages.ts'
 import { quantiles } from './quantiles.ts'
 
-export const SHORTEST_MS = 100
-export const LONGEST_MS = 60_000
+const SHORTEST_MS = 100
+const LONGEST_MS = 60_000
 /** Below so many messages a short look is wanted: then no delay is longer than this. */
 const SHORT = 20_000
 const SHORT_LONGEST_MS = 6_000
@@ -20,6 +21,8 @@ const WAITING = 500
 const SILENCE_MS = 30_000
 /** Stragglers and doubles have so long to show up after the last. */
 const LINGER_MS = 3_000
+/** How often it is asked whether all have come. */
+const LOOK_MS = 100
 const GOLDEN = 0.6180339887498949
 
 /** From the shortest to the longest, as many per octave everywhere, neighbours far apart; whole ms. */
@@ -47,12 +50,13 @@ export async function retryStorm(job: Job): Promise<Measured> {
 
 async function feed(job: Job, storm: Storm, surehop: Surehop): Promise<void> {
   const producer = surehop.producer()
-  const sent: Promise<unknown>[] = []
+  const fail = (error: unknown) => {
+    throw error
+  }
   for (let n = 0; n < job.messages; n++) {
     await storm.room(n)
-    sent.push(producer.send(job.queue, { body: bodyOf(n, job) }))
+    producer.send(job.queue, { body: bodyOf(n, job) }).catch(fail)
   }
-  await Promise.all(sent)
 }
 
 class Storm {
@@ -98,28 +102,17 @@ class Storm {
   /** Waits until the message with this number may be sent. */
   async room(n: number): Promise<void> {
     while (n - this.#failures >= WAITING) {
-      await this.#changed(SILENCE_MS)
-      if (performance.now() - this.#signAt > SILENCE_MS) throw new Error('messages do not come to their first attempt')
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
     }
   }
 
   /** All have come again, or nothing has happened for long. */
   async over(): Promise<void> {
     const patienceMs = roundedDelayMs(this.#longestMs) + SILENCE_MS
-    while (this.#came < this.#runs.length && performance.now() - this.#signAt < patienceMs) await this.#changed(1_000)
-    await this.#changed(LINGER_MS, true)
-  }
-
-  /** Resolves at the next run of the handler, or after so long; `always` after so long. */
-  #changed(withinMs: number, always = false): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, withinMs)
-      this.#wake = () => {
-        if (always) return
-        clearTimeout(timer)
-        resolve()
-      }
-    })
+    while (this.#came < this.#runs.length && performance.now() - this.#signAt < patienceMs) await pause(LOOK_MS)
+    await pause(LINGER_MS)
   }
 
   /** A letter is a message that did not come again, too; it is counted as lost by itself. */
