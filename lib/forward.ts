@@ -4,12 +4,21 @@
  * would route extra copies), `expiration` (it would end the message in a delay or dead-letter queue), `user-id` (the broker
  * refuses a foreign one).
  */
+import { MessageInvalid } from './errors.ts'
 import { HEADER, isBrokerHeader, type RawDelivery, type WireProperties } from './message.ts'
 
 /** Headers to set; `undefined` removes one. */
 export type HeaderChanges = Readonly<Record<string, unknown>>
 
+/** @throws MessageInvalid naming a header that amqplib cannot send as it came */
 export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
+  const properties = keptProperties(raw, changes)
+  checkSendable(properties.headers)
+  return properties
+}
+
+/** The same, to be looked at and not to be sent. */
+export function keptProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
   const { properties } = raw
   return {
     ...kept(properties, 'messageId', 'string'),
@@ -57,4 +66,33 @@ function leftBehind(name: string): boolean {
     name === HEADER.publishId ||
     name.startsWith(HEADER.delayLevel)
   )
+}
+
+/** What is left out in reading would be left out of the copy; the broker moves the message as it is. */
+function checkSendable(headers: Readonly<Record<string, unknown>>): void {
+  const left = headers[HEADER.unreadable]
+  if (left !== undefined)
+    throw new MessageInvalid('headers', `headers nested too deep to be read cannot be sent again: ${String(left)}`)
+  for (const [name, value] of Object.entries(headers)) checkTyped(name, value)
+}
+
+/**
+ * amqplib takes a table with a field "!" for a value with its type told. Where a publisher forged one, it writes something else than
+ * came, and in the worst case a number that makes the broker close the whole connection, at every try.
+ * @throws MessageInvalid
+ */
+export function checkTyped(name: string, value: unknown): void {
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return
+  if (Object.hasOwn(value, '!')) {
+    if (!isTyped(value as { '!': unknown; value?: unknown }))
+      throw new MessageInvalid(`headers.${name}`, `header "${name}" has a table with a field "!", which cannot be sent`)
+  } else for (const item of Object.values(value)) checkTyped(name, item)
+}
+
+/** As amqplib reads timestamps and decimals, and as our producers write them and integers. */
+function isTyped({ '!': type, value }: { '!': unknown; value?: unknown }): boolean {
+  if (type === 'timestamp') return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 64
+  if (type === 'int64') return typeof value === 'bigint'
+  const { places, digits } = (value ?? {}) as { places?: unknown; digits?: unknown }
+  return type === 'decimal' && Number.isInteger(places) && Number.isInteger(digits)
 }

@@ -34,9 +34,14 @@ export const HEADER = {
   verdict: 'surehop-verdict',
   /** Names one publish of a message that has no message id, so that the broker's return can be told from others. */
   publishId: 'surehop-publish-id',
+  /** Names of headers that were left out when it was read, see connection/deep-headers.ts. Never sent. */
+  unreadable: 'surehop-unreadable',
   /** Prefix of the one-per-level headers that steer a delayed message; see topology/delay.ts. */
   delayLevel: 'surehop-delay-',
 } as const
+
+/** Tables and lists inside one another, at most so many: what is deeper is neither sent nor read. */
+export const MAX_HEADER_DEPTH = 32
 
 /** All of our own headers share this prefix. */
 export const HEADER_PREFIX = 'surehop-'

@@ -110,13 +110,15 @@ async function carryOut(
     },
   })
   progress.stop()
-  const rest =
-    result.stopped === 'done'
-      ? ''
-      : ` The rest is untouched${result.error ? `: ${safe(redacted(result.error.message))}` : ' (interrupted).'}`
-  output.note(`${words.done} ${plural(result.moved, 'letter')}.${rest}`)
+  output.note(`${words.done} ${plural(result.moved, 'letter')}.${restOf(result)}`)
   if (result.stopped === 'interrupted') return EXIT.interrupted
   return result.error ? Math.max(EXIT.partly, exitCodeOf(result.error)) : EXIT.done
+}
+
+function restOf({ stopped, failed, error }: MoveResult): string {
+  const why = error ? `: ${safe(redacted(error.message))}` : ' (interrupted).'
+  if (stopped !== 'done') return ` The rest is untouched${why}`
+  return failed === 0 ? '' : ` ${plural(failed, 'letter')} cannot be moved, for instance${why}`
 }
 
 function printer({ output }: Session, flags: Flags, outcome: string) {

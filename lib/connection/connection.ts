@@ -18,6 +18,7 @@ import { deferred, within } from '../deadline.ts'
 import { Closed, type ConnectionRefused, InvalidOption, type SurehopError } from '../errors.ts'
 import type { Events } from '../observability/events.ts'
 import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
+import { type FrameReader, withoutDeepHeaders } from './deep-headers.ts'
 import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
 import { brokerTimeout, explain, notConnected, permanentRefusal, redactUrl } from './refusal.ts'
 
@@ -239,7 +240,9 @@ export class Connection {
     this.#attempts = 0
     this.#refusals = 0
     this.#refusal = undefined
-    gatherWrites((model.connection as unknown as { readonly stream: GatherableSocket }).stream)
+    const inner = model.connection as unknown as { readonly stream: GatherableSocket } & Partial<FrameReader>
+    gatherWrites(inner.stream)
+    withoutDeepHeaders(inner)
     this.#become({ name: 'open', model, url: redactUrl(url), blocked: undefined })
   }
 

@@ -9,6 +9,7 @@ import {
   HEADER_PREFIX,
   type Headers,
   isBrokerHeader,
+  MAX_HEADER_DEPTH,
   type Message,
   newMessageId,
   type RawDelivery,
@@ -34,6 +35,7 @@ export interface DecodeOptions {
 /** Attempts and generations beyond this are forged or absurd. */
 export const MAX_COUNT = 1_000
 const MAX_ID_BYTES = 255
+const REPLACED = '\ufffd'
 /** Years 2000 to 2200, ms: what a "first failed at" can be. */
 const TIME_RANGE = [946_684_800_000, 7_258_118_400_000] as const
 
@@ -42,6 +44,7 @@ const TIME_RANGE = [946_684_800_000, 7_258_118_400_000] as const
  */
 export function decode(raw: RawDelivery, options: DecodeOptions): Run {
   const headers = raw.properties.headers ?? {}
+  if (headers[HEADER.unreadable] !== undefined) throw unreadable(headers[HEADER.unreadable])
   const compared = options.digests && headers[HEADER.derived] === undefined
   const digest = compared || options.identity === 'digest' ? sha256(raw.content) : undefined
   const { id, guarded } = identityOf(raw, headers, digest, options)
@@ -84,8 +87,19 @@ function identityOf(
   )
 }
 
+/** Left out by connection/deep-headers.ts, or forged. */
+function unreadable(names: unknown): MessageInvalid {
+  return new MessageInvalid(
+    'headers',
+    `expected headers nested at most ${MAX_HEADER_DEPTH} levels deep, got deeper ones: ${showBounded(names)}`,
+  )
+}
+
 function idText(value: unknown, path: string): string | undefined {
   if (value === undefined || value === null || value === '') return undefined
+  // Bytes that are no UTF-8 arrive as this character: two ids that differ only there would be taken for one.
+  if (typeof value === 'string' && value.includes(REPLACED))
+    throw new MessageInvalid(path, `expected ${path} to be text in UTF-8, got bytes that are not`)
   if (typeof value === 'string' && Buffer.byteLength(value) <= MAX_ID_BYTES) return value
   throw new MessageInvalid(
     path,

@@ -12,7 +12,7 @@
 
 import { Chain } from '../chain.ts'
 import { pause } from '../deadline.ts'
-import { Closed, type MessageInvalid, textOf } from '../errors.ts'
+import { Closed, MessageInvalid, textOf } from '../errors.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
 import type { Producer } from '../producer/producer.ts'
@@ -337,6 +337,7 @@ function failureOf(thrown: unknown): Error {
 
 /** Nothing about this message will be different the next time. */
 function cannotBeSent(error: unknown): boolean {
+  if (error instanceof MessageInvalid) return true
   const { outcome, retryable, cause } = error as { outcome?: string; retryable?: boolean; cause?: Error }
   return (
     outcome === 'not-sent' &&

@@ -4,7 +4,7 @@
  */
 import { MAX_COUNT } from '../consumer/decode.ts'
 import { InvalidOption } from '../errors.ts'
-import { forwardedProperties, type HeaderChanges } from '../forward.ts'
+import { forwardedProperties, type HeaderChanges, keptProperties } from '../forward.ts'
 import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
 import { type Encoded, fieldTable } from '../producer/encode.ts'
 import { generationOf, identityOf, lastDeath, queueName, readLetter } from './story.ts'
@@ -50,6 +50,11 @@ export function archiveCopy(raw: RawDelivery, archive: string): Encoded {
 /** A letter back from the archive. */
 export function restoredCopy(raw: RawDelivery, dead: string): Encoded {
   return copy(raw, dead, { ...toldStory(raw), [HEADER.discardedAt]: undefined })
+}
+
+/** A letter as a line tells it: also one that cannot be sent. */
+export function toldProperties(raw: RawDelivery): WireProperties {
+  return keptProperties(raw, { ...firstPublished(raw), ...toldStory(raw), [HEADER.discardedAt]: undefined })
 }
 
 /** Changes to a letter. What is not named stays; `undefined` removes a property or header. */

@@ -5,7 +5,7 @@ import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import { Window } from './pace.ts'
 import type { Reader } from './reader.ts'
-import type { Selected } from './replay.ts'
+import { ofLetter, type Selected } from './replay.ts'
 import type { Letter } from './story.ts'
 
 /** How letters are discarded or restored. */
@@ -23,8 +23,11 @@ export interface MoveResult {
   readonly seen: number
   readonly selected: number
   readonly moved: number
+  /** Those that cannot be sent at all (a header no client can write); they stay where they are, and the others go on. */
+  readonly failed: number
   /** `done`; `interrupted`: the signal fired; `unreachable`: the broker gave no answer; the rest stays where it was. */
   readonly stopped: 'done' | 'interrupted' | 'unreachable'
+  /** Why it was `unreachable`, or why the first of the `failed` cannot be sent. */
   readonly error: Error | undefined
 }
 
@@ -46,15 +49,20 @@ export async function move(parts: MoveParts, options: MoveOptions): Promise<Move
   const { reader, take } = parts
   const { signal, dryRun, onMoved } = options
   const window = new Window(WINDOW)
-  const count = { selected: 0, moved: 0 }
+  const count = { selected: 0, moved: 0, failed: 0 }
   let error: Error | undefined
+  let unsendable: Error | undefined
   const one = async ({ taken, letter }: Selected) => {
     try {
       if (!dryRun) await moveOne(parts, taken)
       count.moved++
       onMoved?.(letter)
     } catch (failure) {
-      error ??= failure instanceof Error ? failure : new Error(textOf(failure))
+      const told = failure instanceof Error ? failure : new Error(textOf(failure))
+      if (ofLetter(told)) {
+        count.failed++
+        unsendable ??= told
+      } else error ??= told
     }
   }
   const stopping = () => error !== undefined || signal?.aborted === true
@@ -70,7 +78,7 @@ export async function move(parts: MoveParts, options: MoveOptions): Promise<Move
   }
   await window.drained()
   const stopped = error ? 'unreachable' : signal?.aborted ? 'interrupted' : 'done'
-  return { seen: reader.given, ...count, stopped, error }
+  return { seen: reader.given, ...count, stopped, error: error ?? unsendable }
 }
 
 async function moveOne({ publisher, copyOf, moved }: MoveParts, taken: Selected['taken']): Promise<void> {

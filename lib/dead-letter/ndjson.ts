@@ -5,9 +5,9 @@
  */
 import { InvalidOption, MessageInvalid, textOf } from '../errors.ts'
 import { forwardedProperties } from '../forward.ts'
-import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
+import { HEADER, MAX_HEADER_DEPTH, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
 import { type Encoded, fieldTable, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
-import { restoredCopy } from './copies.ts'
+import { toldProperties } from './copies.ts'
 import { readLetter } from './story.ts'
 
 /** The form of a line. */
@@ -30,9 +30,20 @@ const MAX_BODY_BYTES = 128 * 1024 * 1024
 
 /** One letter as one line, without its line feed. */
 export function exportLine(raw: RawDelivery): string {
-  const { headers, ...properties } = restoredCopy(raw, '').properties
+  const { headers, ...properties } = toldProperties(raw)
   const id = readLetter(raw).id
-  return JSON.stringify({ surehop: VERSION, id, properties, headers: packed(headers), ...bodyOf(raw.content) })
+  const line = JSON.stringify({ surehop: VERSION, id, properties, headers: packed(headers), ...bodyOf(raw.content) })
+  return line.replace(UNSEEN, escaped)
+}
+
+/** JSON escapes what is below a space; a terminal that shows a line also obeys these. */
+const UNSEEN = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu
+
+function escaped(character: string): string {
+  return character
+    .split('')
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .join('')
 }
 
 /**
@@ -139,7 +150,7 @@ function packed(value: unknown): unknown {
 }
 
 function unpacked(value: unknown, depth: number): unknown {
-  if (depth > 32) throw wrong('headers', 'expected at most 32 levels')
+  if (depth > MAX_HEADER_DEPTH) throw wrong('headers', `expected at most ${MAX_HEADER_DEPTH} levels`)
   if (Array.isArray(value)) return value.map((item) => unpacked(item, depth + 1))
   if (typeof value !== 'object' || value === null) return value
   const { $bytes, $int } = value as Record<string, unknown>

@@ -9,7 +9,7 @@
  * point loses nothing; a crash between publish and ack leaves both copies, of which the generation lets one run (with an
  * idempotency store). Does NOT promise that the messages succeed, nor their order. Emits dead-letter.replayed.
  */
-import { PublishFailed, ResourceMissing, textOf } from '../errors.ts'
+import { MessageInvalid, PublishFailed, ResourceMissing, textOf } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { Events } from '../observability/events.ts'
 import type { Publisher } from '../producer/publisher.ts'
@@ -228,7 +228,7 @@ class Replay {
   /** A missing target concerns its letters; a broker that gives no answer concerns all. */
   #failed(letter: Letter, to: string, error: Error): void {
     this.#count.failed++
-    if (!(error instanceof PublishFailed && !error.retryable)) this.#trouble ??= error
+    if (!ofLetter(error)) this.#trouble ??= error
     const missing = error instanceof PublishFailed && error.outcome === 'returned'
     const told = missing
       ? new ResourceMissing(`queue "${to}"`, `queue "${to}" does not exist: say with "to" where it shall go`, {
@@ -267,6 +267,11 @@ class Replay {
     onBatch?.({ number, size: sent.length, ...tally })
     return tally.failed > failuresMax
   }
+}
+
+/** Nothing is wrong but this letter, or where it is to go. */
+export function ofLetter(error: Error): boolean {
+  return error instanceof MessageInvalid || (error instanceof PublishFailed && !error.retryable)
 }
 
 function atLimit({ generation }: Letter): SkipReason | undefined {

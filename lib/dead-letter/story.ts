@@ -130,7 +130,7 @@ function storyOf(headers: Values, death: Death | undefined) {
   const by = death ? ('broker' as const) : told === undefined ? ('unknown' as const) : ('consumer' as const)
   return {
     by,
-    reason: death?.reason ?? told ?? 'unknown',
+    reason: `${death?.reason ?? told ?? 'unknown'}${unreadable(headers)}`,
     queue: death?.queue ?? queueName(headers[HEADER.queue]),
     service: death ? undefined : text(headers[HEADER.service]),
     host: death ? undefined : text(headers[HEADER.host]),
@@ -141,6 +141,12 @@ function storyOf(headers: Values, death: Death | undefined) {
     discardedAt: ourTime(headers[HEADER.discardedAt]),
     editedFrom: text(headers[HEADER.editedFrom]),
   }
+}
+
+/** What could not be read is the likely reason, whoever put it here. */
+function unreadable(headers: Values): string {
+  const names = text(headers[HEADER.unreadable])
+  return names === undefined ? '' : ` (headers nested too deep to be read: ${names})`
 }
 
 function errorOf(headers: Values) {

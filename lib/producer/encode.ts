@@ -9,6 +9,7 @@ import {
   HEADER_PREFIX,
   isBrokerHeader,
   isDerivedId,
+  MAX_HEADER_DEPTH,
   newMessageId,
   type OutgoingMessage,
   type WireMessage,
@@ -197,7 +198,7 @@ function checkHeaderName(name: string): void {
 
 /** Roughly what a header value takes on the wire; exact for strings and buffers, generous for the rest; stops counting beyond the limit. */
 export function headerBytes(value: unknown, depth = 0): number {
-  if (depth > 32) return MAX_HEADER_BYTES + 1
+  if (depth > MAX_HEADER_DEPTH) return MAX_HEADER_BYTES + 1
   if (typeof value === 'string') return 5 + Buffer.byteLength(value)
   if (value instanceof Uint8Array) return 5 + value.length
   if (typeof value !== 'object' || value === null) return 9

@@ -1,0 +1,128 @@
+/**
+ * Keeps messages whose headers are nested absurdly deep from ending the connection. amqplib reads and writes tables by recursion:
+ * a few thousand levels, which fit into one frame and which the broker takes, overflow the stack, and the whole connection with
+ * all its deliveries is lost, again and again, since the message stays in its queue.
+ *
+ * Promises: a header nested deeper than 32 levels (the most a producer here may send) is left out before amqplib sees it, and named
+ * in the header `surehop-unreadable`; every other header and property comes through byte by byte. Such a message is refused,
+ * and never sent on, since its copy would not be the same: the broker moves and keeps it as it is.
+ */
+import { HEADER, MAX_HEADER_DEPTH } from '../message.ts'
+
+/** What is needed of amqplib's connection: the bytes that came and were not read yet, and the reader of one frame. */
+export interface FrameReader {
+  rest: Buffer
+  recvFrame(): unknown
+}
+
+const HEADER_FRAME = 2
+const FRAME_OVERHEAD = 8
+const PAYLOAD_AT = 7
+/** Of the payload: class, weight and size of the body come first. */
+const FLAGS_AT = PAYLOAD_AT + 12
+const [HAS_CONTENT_TYPE, HAS_CONTENT_ENCODING, HAS_HEADERS] = [0x8000, 0x4000, 0x2000]
+/** A level takes at least its type and length: nothing shorter can be too deep. */
+const LEVEL_BYTES = 5
+const MAX_NAMED = 20
+
+/** Changes what this connection reads from now on. An amqplib that reads in another way is left alone. */
+export function withoutDeepHeaders(connection: Partial<FrameReader>): void {
+  const { recvFrame } = connection
+  if (typeof recvFrame !== 'function' || !Buffer.isBuffer(connection.rest)) return
+  connection.recvFrame = function (this: FrameReader) {
+    if (this.rest[0] === HEADER_FRAME) this.rest = shallow(this.rest)
+    return recvFrame.call(this)
+  }
+}
+
+/** The bytes, their first frame (of properties) without headers that are nested too deep. */
+export function shallow(bytes: Buffer): Buffer {
+  if (bytes.length < FLAGS_AT) return bytes
+  const size = bytes.readUInt32BE(3)
+  const frameEnd = size + FRAME_OVERHEAD
+  if (bytes.length < frameEnd) return bytes
+  const at = tableAt(bytes)
+  if (at === undefined || bytes.readUInt32BE(at) <= MAX_HEADER_DEPTH * LEVEL_BYTES) return bytes
+  const table = bytes.subarray(at + 4, at + 4 + bytes.readUInt32BE(at))
+  const kept = shallowTable(table)
+  if (kept === table) return bytes
+  const grown = kept.length - table.length
+  const out = Buffer.concat([bytes.subarray(0, at), sized(kept), bytes.subarray(at + 4 + table.length)])
+  out.writeUInt32BE(size + grown, 3)
+  return out
+}
+
+function tableAt(bytes: Buffer): number | undefined {
+  const flags = bytes.readUInt16BE(FLAGS_AT)
+  if ((flags & HAS_HEADERS) === 0) return undefined
+  let at = FLAGS_AT + 2
+  if (flags & HAS_CONTENT_TYPE) at += 1 + bytes.readUInt8(at)
+  if (flags & HAS_CONTENT_ENCODING) at += 1 + bytes.readUInt8(at)
+  return at
+}
+
+function shallowTable(table: Buffer): Buffer {
+  const kept: Buffer[] = []
+  const names: string[] = []
+  for (let at = 0; at < table.length; ) {
+    const valueAt = at + 1 + table.readUInt8(at)
+    const end = endOf(table, valueAt)
+    if (end - valueAt > MAX_HEADER_DEPTH * LEVEL_BYTES && isDeep(table, valueAt)) {
+      if (names.length < MAX_NAMED) names.push(table.toString('utf8', at + 1, valueAt))
+    } else kept.push(table.subarray(at, end))
+    at = end
+  }
+  if (names.length === 0) return table
+  const text = Buffer.from(names.join(', '))
+  const name = Buffer.from(HEADER.unreadable)
+  return Buffer.concat([...kept, Buffer.from([name.length]), name, Buffer.from('S'), sized(text)])
+}
+
+/** Bytes of the values whose size does not vary, by type. */
+const WIDTH: Readonly<Record<string, number>> = {
+  t: 1,
+  b: 1,
+  B: 1,
+  s: 2,
+  u: 2,
+  I: 4,
+  i: 4,
+  f: 4,
+  l: 8,
+  d: 8,
+  T: 8,
+  D: 5,
+  V: 0,
+}
+
+/** Where a value ends. The broker has checked the lengths. @throws TypeError for a type it should not have let through */
+function endOf(bytes: Buffer, at: number): number {
+  const type = String.fromCharCode(bytes[at]!)
+  if (type === 'S' || type === 'x' || type === 'A' || type === 'F') return at + 5 + bytes.readUInt32BE(at + 1)
+  const width = WIDTH[type]
+  if (width === undefined) throw new TypeError(`unexpected type "${type}" in a header`)
+  return at + 1 + width
+}
+
+/** Without recursion: what is open is a list of ends. */
+function isDeep(bytes: Buffer, from: number): boolean {
+  const open: { readonly end: number; readonly named: boolean }[] = []
+  const end = endOf(bytes, from)
+  for (let at = from; at < end; ) {
+    while (open.length > 0 && at >= open.at(-1)!.end) open.pop()
+    if (open.at(-1)?.named) at += 1 + bytes.readUInt8(at)
+    const type = String.fromCharCode(bytes[at]!)
+    const after = endOf(bytes, at)
+    const nested = type === 'F' || type === 'A'
+    if (nested) open.push({ end: after, named: type === 'F' })
+    if (open.length > MAX_HEADER_DEPTH) return true
+    at = nested ? at + 5 : after
+  }
+  return false
+}
+
+function sized(bytes: Buffer): Buffer {
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(bytes.length)
+  return Buffer.concat([length, bytes])
+}

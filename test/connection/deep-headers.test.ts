@@ -1,0 +1,76 @@
+// Headers nested so deep that amqplib's recursion would overflow the stack, and with it end the connection.
+
+import { expect } from 'chai'
+import { connect, MemoryIdempotencyStore } from '../../lib/index.ts'
+import { RawPublisher, type Table } from '../fuzz/wire.ts'
+import { eventually, latch } from '../support/eventually.ts'
+import { uniqueQueue } from '../support/unique.ts'
+
+const URL = process.env['AMQP_URL']!
+const named = (name: string) => Buffer.from(name)
+const DEEP: Table = [
+  [named('before'), { t: 'S', v: named('kept') }],
+  [named('deep'), { t: 'deep', of: 'F', levels: 6_000 }],
+  [named('after'), { t: 'I', v: 7n }],
+]
+
+describe('headers nested too deep', () => {
+  let publisher: RawPublisher
+  beforeEach(async () => {
+    publisher = await RawPublisher.open(URL)
+  })
+  afterEach(() => publisher.close())
+
+  const send = (queue: string, messageId: string, headers: Table) =>
+    publisher.publish({
+      exchange: '',
+      routingKey: named(queue),
+      properties: { headers, messageId: named(messageId) },
+      body: named('1'),
+    })
+
+  it('do not end the connection: the message becomes a dead letter as it is, and its neighbours are handled', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    const handled = latch<string>()
+    let begun = 0
+    await surehop.consume(queue, { idempotency: new MemoryIdempotencyStore() }, async ({ messageId }) => {
+      begun++
+      handled.resolve(messageId)
+    })
+    await send(queue, 'poison', DEEP)
+    await send(queue, 'neighbour', [])
+    expect(await handled.promise).to.equal('neighbour')
+    const letters = surehop.deadLetters(queue)
+    await eventually(async () => (await letters.count()) === 1)
+    const [letter] = await letters.show('poison')
+    expect(letter!.headers).to.deep.equal({ before: 'kept', after: 7 })
+    expect(letter!.by).to.equal('broker')
+    expect(letter!.reason).to.match(/rejected.*nested too deep.*deep/)
+    expect(begun).to.equal(1)
+  })
+
+  it('are never lost on the way: the letter is not sent again, and does not keep the others', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    await (await surehop.consume(queue, {}, async () => {})).close()
+    await send(`${queue}.dead`, 'poison', DEEP)
+    await send(`${queue}.dead`, 'neighbour', [])
+    const letters = surehop.deadLetters(queue)
+    const moved = await letters.discard()
+    expect(moved).to.include({ moved: 1, failed: 1, stopped: 'done' })
+    expect(moved.error!.message).to.match(/nested too deep.*deep/)
+    expect(await letters.replay({}, { perSecond: 0 })).to.include({ failed: 1, stopped: 'done' })
+    expect(await letters.count()).to.equal(1)
+    for await (const line of letters.exportTo()) expect(line).to.include('"surehop-unreadable":"deep"')
+  })
+
+  it('are read up to the depth that may be sent', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    const handled = latch<object>()
+    await surehop.consume(queue, { identity: 'unguarded' }, async ({ headers }) => handled.resolve(headers))
+    await send(queue, 'm', [[named('deep'), { t: 'deep', of: 'A', levels: 31 }]])
+    expect(JSON.stringify(await handled.promise)).to.equal(`{"deep":${'['.repeat(31)}${']'.repeat(31)}}`)
+  })
+})
