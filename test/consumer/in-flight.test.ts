@@ -52,6 +52,22 @@ describe('in-flight: what runs now', () => {
     expect(log).to.deep.equal(['+a1', 'xb1', 'xa2', 'xa3', '-a1'])
   })
 
+  // A closing consumer waits for the answer to its cancel in between.
+  it('starts nothing after halt, before what waits is dropped', async () => {
+    const log: string[] = []
+    const flight = new InFlight(1)
+    const [running, waiting] = [manual(log, 'a', 'a1'), manual(log, 'b', 'b1')]
+    flight.add(running.job)
+    flight.add(waiting.job)
+    flight.halt()
+    running.end()
+    await flight.drained()
+    await settled()
+    expect(log).to.deep.equal(['+a1', '-a1'])
+    flight.dropWaiting()
+    expect(log).to.deep.equal(['+a1', '-a1', 'xb1'])
+  })
+
   it('goes on with new jobs after it dropped those of a lost channel', async () => {
     const log: string[] = []
     const flight = new InFlight(1)

@@ -105,7 +105,7 @@ export const endsMutants: readonly Mutant[] = [
     file: PROCESSOR,
     from: 'if ((this.#holders.get(messageId) ?? delivery.serial) !== delivery.serial) return HELD_HERE',
     to: '',
-    tests: tests('test/consumer/losses.test.ts', 'is not run beside itself'),
+    tests: tests('test/consumer/copies.test.ts', 'never run side by side in one process'),
   },
   {
     name: 'closing-starts-handlers',
@@ -113,7 +113,7 @@ export const endsMutants: readonly Mutant[] = [
     file: 'lib/consumer/in-flight.ts',
     from: 'this.#halted = true',
     to: '',
-    tests: tests('test/consumer/in-flight.test.ts', 'starts nothing after halt'),
+    tests: tests('test/consumer/in-flight.test.ts', 'starts nothing after halt, before what waits is dropped'),
   },
   {
     name: 'done-before-its-publishes',
