@@ -49,19 +49,25 @@ export type Entry =
   | { readonly is: 'dropped'; readonly at: number; readonly id: string }
   /** The store has answered this process nothing between `from` and `at`, for longer than its lease. */
   | { readonly is: 'silent'; readonly at: number; readonly from: number }
+  /** A consumer of this process lost its channel: what it held goes back to its queue. */
+  | { readonly is: 'unmoored'; readonly at: number }
   /** A message caused by the effect of message `of` has arrived at the end of the second leg; all copies are noted. */
   | { readonly is: 'output'; readonly at: number; readonly id: string; readonly of: string }
   | Fact
 
 /** What the fleet notes about its processes, and at the end about the world. */
 export type Fact =
-  /** What holds in this run. `inOrder`: paths on which the messages of a key are handled in order, whatever happens. */
+  /**
+   * What holds in this run. `inOrder`: paths on which one instance works and others stand by, so that the messages of a key are
+   * handled in order. `redelivered`: where the broker puts what a lost consumer held; RabbitMQ 3.10 at the back of the queue.
+   */
   | {
       readonly is: 'rules'
       readonly at: number
       readonly leaseMs: number
       readonly concurrency: number
       readonly inOrder: readonly Path[]
+      readonly redelivered: 'front' | 'back'
     }
   | { readonly is: 'born'; readonly at: number; readonly worker: number; readonly role: string }
   /** `at`: before the signal is sent, or when its end was noticed. */

@@ -1,16 +1,15 @@
-// Reconciles what was offered with what came of it, from the ledger alone: `reconcile(folder, { limits })`.
+// Reconciles what was offered with what came of it, from the ledger alone: `reconcile(new LedgerReader(folder).entries(), { limits })`.
 //
 // What must be true of every message that was accepted (confirmed to a producer, or its business row committed): it had its effect, or
 // lies in the dead letters because it was meant to, or is named as left; exactly one effect, but for the repeats that a stated limit
 // explains (`reconcile/runs.ts`); after those of its key, where the run promises order. And of every effect: somebody had offered
 // the message, and its transaction had committed; on the outbox path it spoke, with one id.
 //
-// Promises: pure but for the reading; each fault is counted under one name, and the first few are told with what is known of them.
+// Promises: pure; each fault is counted under one name, and the first few are told with what is known of them.
 // Does NOT judge copies on the wire, refused and unknown publishes, or runs that failed: those are counted.
 
-import { LedgerReader } from './ledger/reader.ts'
 import type { Noted, Path } from './ledger.ts'
-import { longestGapNs, overtaken, type Placed } from './reconcile/order.ts'
+import { longestGapNs, overtaken, type Placed, within } from './reconcile/order.ts'
 import { effective, Runs } from './reconcile/runs.ts'
 import { NEVER, Stories, type Story } from './reconcile/stories.ts'
 import type { Limit, Verdict } from './world.ts'
@@ -33,15 +32,8 @@ const KINDS = ['lost', 'doubled', 'zombies', 'outOfOrder', 'phantom', 'left'] as
 
 type Kind = (typeof KINDS)[number]
 
-/** Reads a folder of ledgers, and judges. */
-export function reconcile(folder: string, reached: Reached = {}): Reconciled {
-  const reader = new LedgerReader(folder)
-  const verdict = judge(reader.entries(), reached)
-  return { ...verdict, counts: { ...verdict.counts, torn: reader.torn } }
-}
-
 /** Goes through all entries once, in any order of the files. */
-export function judge(entries: Iterable<Noted>, { limits = [] }: Reached = {}): Reconciled {
+export function reconcile(entries: Iterable<Noted>, { limits = [] }: Reached = {}): Reconciled {
   return new Reconciliation(new Stories(entries), limits.includes('redis-forgets')).verdict()
 }
 
@@ -51,7 +43,7 @@ class Reconciliation {
   readonly #found = new Map<Kind, { count: number; readonly told: string[] }>(
     KINDS.map((kind) => [kind, { count: 0, told: [] }]),
   )
-  readonly #keys = new Map<string, Placed[]>()
+  readonly #keys = new Map<Path, Map<string, Placed[]>>()
   readonly #waits: Record<Path, [number, number][]> = { direct: [], outbox: [] }
   #messages = 0
   #repeated = 0
@@ -64,8 +56,7 @@ class Reconciliation {
 
   verdict(): Reconciled {
     for (const story of this.#stories.byId.values()) this.#look(story)
-    for (const key of this.#keys.values())
-      for (const id of overtaken(key)) this.#find('outOfOrder', id, 'handled after a later one of its key')
+    for (const [path, keys] of this.#keys) this.#order(path, keys)
     const count = (kind: Kind) => this.#found.get(kind)!.count
     return {
       messages: this.#messages,
@@ -128,10 +119,24 @@ class Reconciliation {
   #place({ id, path, key, n, confirmed }: Story, at: number, place: number): void {
     if (confirmed !== NEVER && at !== NEVER) this.#waits[path].push([confirmed, at])
     if (key === undefined || !this.#stories.inOrder.includes(path)) return
-    const name = `${path} ${key}`
-    const messages = this.#keys.get(name)
-    if (messages) messages.push({ id, n, place })
-    else this.#keys.set(name, [{ id, n, place }])
+    const keys = this.#keys.get(path) ?? new Map<string, Placed[]>()
+    this.#keys.set(path, keys)
+    const placed = { id, n, place, from: confirmed, until: at }
+    const messages = keys.get(key)
+    if (messages) messages.push(placed)
+    else keys.set(key, [placed])
+  }
+
+  /** Where the broker puts redelivered messages at the back, no order is promised to those that were on their way when a consumer was lost. */
+  #order(path: Path, keys: ReadonlyMap<string, readonly Placed[]>): void {
+    const { redelivered, lives } = this.#stories
+    const role = path === 'direct' ? 'consumer' : 'inbox-consumer'
+    const ofRole = [...lives.values()].filter((life) => life.role === role)
+    const lost = redelivered === 'front' ? [] : ofRole.flatMap(({ unmoored, died }) => [...unmoored, died])
+    lost.sort((a, b) => a - b)
+    for (const messages of keys.values())
+      for (const late of overtaken(messages))
+        if (!within(late, lost)) this.#find('outOfOrder', late.id, 'handled after a later one of its key')
   }
 
   #find(kind: Kind, id: string, why: string): void {

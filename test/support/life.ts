@@ -16,12 +16,19 @@ export class Life<Order extends object, Word = unknown> {
   readonly #child: ChildProcess
   #output = ''
 
-  /** @param execArgv of Node, such as `['--import', file]` */
-  constructor(file: string, execArgv: readonly string[] = []) {
+  /**
+   * @param execArgv of Node, such as `['--import', file]`
+   * @param more added to this process's environment
+   */
+  constructor(file: string, execArgv: readonly string[] = [], more: Readonly<Record<string, string>> = {}) {
     // A process that is killed leaves no coverage, and a bundle is nobody's source.
     const { NODE_V8_COVERAGE: _, NODE_OPTIONS: __, ...env } = process.env
     const stdio = ['ignore', 'pipe', 'pipe', 'ipc'] as const
-    const child = fork(file, [], { execArgv: ['--enable-source-maps', ...execArgv], env, stdio: [...stdio] })
+    const child = fork(file, [], {
+      execArgv: ['--enable-source-maps', ...execArgv],
+      env: { ...env, ...more },
+      stdio: [...stdio],
+    })
     this.#child = child
     const release = child.pid === undefined ? () => {} : guard({ pid: child.pid })
     for (const stream of [child.stdout, child.stderr])

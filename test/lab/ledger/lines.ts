@@ -8,6 +8,7 @@ const PATHS = { d: 'direct', o: 'outbox' } as const satisfies Record<string, Pat
 const FATES = { w: 'well', l: 'late', d: 'dead' } as const satisfies Record<string, Fate>
 const OUTCOMES = { c: 'confirmed', r: 'refused', u: 'unknown' } as const satisfies Record<string, Outcome>
 const ENDS = { c: 'completed', f: 'failed', r: 'returned', d: 'dead' } as const satisfies Record<string, End>
+const SIDES = { f: 'front', b: 'back' } as const
 const DEATHS = { k: 'killed', c: 'closed', x: 'crashed' } as const
 
 /** Without its line feed. */
@@ -28,10 +29,12 @@ export function lineOf(entry: Entry): string {
       return `d ${at} ${word(entry.id)}`
     case 'silent':
       return `q ${at} ${entry.from}`
+    case 'unmoored':
+      return `m ${at}`
     case 'output':
       return `u ${at} ${word(entry.id)} ${word(entry.of)}`
     case 'rules':
-      return `p ${at} ${entry.leaseMs} ${entry.concurrency} ${entry.inOrder.map((path) => path[0]).join('')}`
+      return `p ${at} ${entry.leaseMs} ${entry.concurrency} ${entry.redelivered[0]} ${pathsIn(entry.inOrder)}`
     case 'born':
       return `b ${at} ${entry.worker} ${word(entry.role)}`
     case 'died':
@@ -66,10 +69,12 @@ export function entryOf(line: string): Entry {
       return { is: 'dropped', at, id: text(a) }
     case 'q':
       return { is: 'silent', at, from: Number(a) }
+    case 'm':
+      return { is: 'unmoored', at }
     case 'u':
       return { is: 'output', at, id: text(a), of: text(b) }
     case 'p':
-      return { is: 'rules', at, leaseMs: Number(a), concurrency: Number(b), inOrder: [...c].map((p) => of(PATHS, p)) }
+      return rules(at, Number(a), Number(b), of(SIDES, c), d)
     case 'b':
       return { is: 'born', at, worker: Number(a), role: text(b) }
     case 'k':
@@ -85,6 +90,14 @@ export function entryOf(line: string): Entry {
     default:
       throw new Error(`expected a line of a ledger, got ${JSON.stringify(line.slice(0, 80))}`)
   }
+}
+
+function rules(at: number, leaseMs: number, concurrency: number, redelivered: 'front' | 'back', paths: string): Entry {
+  return { is: 'rules', at, leaseMs, concurrency, redelivered, inOrder: [...paths].map((path) => of(PATHS, path)) }
+}
+
+function pathsIn(paths: readonly Path[]): string {
+  return paths.map((path) => path[0]).join('')
 }
 
 const PLAIN = /^[\w.:-]+$/

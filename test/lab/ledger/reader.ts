@@ -27,7 +27,9 @@ export class LedgerReader {
   /** What has come since the last time. */
   *entries(): Generator<Noted> {
     this.torn = 0
-    const workers = readdirSync(this.#folder).map(Number)
+    const workers = readdirSync(this.#folder)
+      .filter((name) => /^\d+$/.test(name))
+      .map(Number)
     for (const worker of workers.sort((a, b) => a - b)) yield* this.#fileOf(worker)
   }
 

@@ -7,15 +7,24 @@ export interface Placed {
   readonly n: number
   /** When, or where, its first effect came. */
   readonly place: number
+  /** When it was accepted, and when it was handled. */
+  readonly from: number
+  readonly until: number
 }
 
-/** Ids of the messages of one key whose first effect came after that of a later one. */
-export function overtaken(messages: readonly Placed[]): string[] {
+/** Does one of these times fall into the time in which the message was on its way? Times in order. */
+export function within({ from, until }: Placed, times: readonly number[]): boolean {
+  const next = times.find((time) => time >= from)
+  return next !== undefined && next <= until
+}
+
+/** The messages of one key whose first effect came after that of a later one. */
+export function overtaken(messages: readonly Placed[]): Placed[] {
   let earliest = Number.POSITIVE_INFINITY
-  const late: string[] = []
-  for (const { id, place } of messages.toSorted((a, b) => b.n - a.n)) {
-    if (place > earliest) late.push(id)
-    else earliest = place
+  const late: Placed[] = []
+  for (const message of messages.toSorted((a, b) => b.n - a.n)) {
+    if (message.place > earliest) late.push(message)
+    else earliest = message.place
   }
   return late.reverse()
 }

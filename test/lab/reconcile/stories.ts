@@ -42,12 +42,13 @@ export interface Life {
   died: number
   how: 'killed' | 'closed' | 'crashed' | undefined
   /** Pairs: from, until. */
-  silences: readonly (readonly [number, number])[]
+  readonly silences: (readonly [number, number])[]
+  /** When a consumer of it lost its channel. */
+  readonly unmoored: number[]
 }
 
 const NOTHING: ReadonlySet<string> = new Set()
 const NOWHERE: readonly number[] = []
-const SPOKE_ALWAYS: readonly (readonly [number, number])[] = []
 
 /** The time of what did not happen. */
 export const NEVER = Number.POSITIVE_INFINITY
@@ -59,6 +60,7 @@ export class Stories {
   leaseNs = 0
   concurrency = Number.POSITIVE_INFINITY
   inOrder: readonly Path[] = []
+  redelivered: 'front' | 'back' = 'front'
   /** How many entries of each kind; what was told by its outcome, ends by their kind. */
   readonly counts: Record<string, number> = {}
   /** Time of the earliest entry. */
@@ -77,6 +79,7 @@ export class Stories {
     else if (is === 'silent') this.#silent(entry)
     else if (is === 'born') this.#life(entry.worker).role = entry.role
     else if (is === 'died') Object.assign(this.#life(entry.worker), { died: entry.at, how: entry.how })
+    else if (is === 'unmoored') this.#life(entry.by).unmoored.push(entry.at)
     else if (is === 'output') this.#output(entry)
     else tell(this.story(entry.id), entry)
   }
@@ -92,20 +95,20 @@ export class Stories {
   #life(worker: number): Life {
     const known = this.lives.get(worker)
     if (known !== undefined) return known
-    const life: Life = { role: '?', died: NEVER, how: undefined, silences: SPOKE_ALWAYS }
+    const life: Life = { role: '?', died: NEVER, how: undefined, silences: [], unmoored: [] }
     this.lives.set(worker, life)
     return life
   }
 
-  #rules({ leaseMs, concurrency, inOrder }: Noted & { is: 'rules' }): void {
+  #rules({ leaseMs, concurrency, inOrder, redelivered }: Noted & { is: 'rules' }): void {
     this.leaseNs = leaseMs * 1e6
     this.concurrency = concurrency
     this.inOrder = inOrder
+    this.redelivered = redelivered
   }
 
   #silent({ by, from, at }: Noted & { is: 'silent' }): void {
-    const life = this.#life(by)
-    life.silences = [...life.silences, [from, at]]
+    this.#life(by).silences.push([from, at])
   }
 
   #output({ id, of }: Noted & { is: 'output' }): void {
@@ -115,7 +118,7 @@ export class Stories {
 }
 
 /** Of one message. */
-type Told = Exclude<Noted, { readonly is: 'rules' | 'silent' | 'born' | 'died' | 'output' }>
+type Told = Exclude<Noted, { readonly is: 'rules' | 'silent' | 'born' | 'died' | 'unmoored' | 'output' }>
 
 function tell(story: Story, entry: Told): void {
   switch (entry.is) {
