@@ -35,11 +35,8 @@ const program = new Command('npm run lab --')
   .description('Injects faults while messages flow, and shows what was kept of each promise.')
   .option('--short', 'a few rows, small, in at most 5 minutes')
   .option('--only <rows>', 'these rows, with commas between; see --list', rowsNamed)
-  .option(
-    '--seed <n>',
-    'the schedule of an earlier run (default: by chance)',
-    wholeNumber,
-    1 + (Date.now() % 1_000_000),
+  .addOption(
+    new Option('--seed <n>', 'the schedule of an earlier run').argParser(wholeNumber).default(chance(), 'by chance'),
   )
   .addOption(new Option('--release <names...>', 'RabbitMQ releases').choices(RELEASES).default(['installed']))
   .option('--messages <n>', 'messages of a row, at least', wholeNumber)

@@ -63,14 +63,15 @@ async function memoryAlarm({ rabbitmq }: World, which: number, ms: number): Prom
   await hold(ms).finally(() => alarmed.ctl('set_vm_memory_high_watermark', 'absolute', was.trim()))
 }
 
-// The queue is full, and nobody takes from it: publishes are nacked (`x-overflow: reject-publish`), the relay's too.
+// The queue is full, and nobody takes from it: publishes are nacked (`x-overflow: reject-publish`), the relay's too. Shorter than a
+// lease, so that nobody wakes as a zombie here.
 function fullQueue(): Fault {
   return {
     id: 'full-queue',
     name: 'work queue full (publishes nacked)',
     touches: 'consuming',
     deal(random: Random) {
-      const [which, ms] = [random.between(0, 9), span(random, 2_000, 5_000)]
+      const [which, ms] = [random.between(0, 9), span(random, 1_500, 2_500)]
       const inject = async (world: World) => {
         const queue = at(which, world.fleet.queues)
         const policy = `full-${queue}`
