@@ -24,10 +24,11 @@ import {
   versionOf,
 } from '../../support/rabbitmq-node.ts'
 import type { RabbitMqCluster, Release } from '../world.ts'
+import { releaseWanted } from './releases.ts'
 
 /** Options of {@link startRabbitMqCluster}. */
 export interface ClusterOptions {
-  /** Default: the installed one. */
+  /** Default: that of SUREHOP_RABBITMQ, else the installed one. */
   readonly release?: Release
   /** More lines of rabbitmq.conf, for each node. */
   readonly config?: readonly string[]
@@ -60,7 +61,7 @@ end.`
 
 /** Brings a cluster up beside all others. @throws ReleaseUnavailable */
 export async function startRabbitMqCluster(options: ClusterOptions = {}): Promise<RabbitMqCluster> {
-  const installation = await installed(options.release ?? 'installed')
+  const installation = await installed(options.release ?? releaseWanted())
   if (!installation) throw new Error('A private cluster needs RabbitMQ installed; a container is not enough.')
   return firstThatStarts(() => open(installation, options))
 }
@@ -158,9 +159,11 @@ async function leaderOf(nodes: readonly PrivateNode[], queue: string): Promise<P
 async function whole(nodes: readonly PrivateNode[]): Promise<void> {
   const check = async () => {
     await settled(nodes.map((node) => node.thaw().then(node.start)))
-    const answers = await settled(nodes.map((node) => node.ctl('eval', STANDING)))
-    const amiss = answers.find((answer) => answer.replace(/\s/g, '') !== `{${nodes.length},all_led}`)
-    if (amiss) throw new Error(`running nodes, and a queue without a leader: ${amiss.trim()}`)
+    // One after the other, because a command takes more of the machine than its answer.
+    for (const node of nodes) {
+      const answer = (await node.ctl('eval', STANDING)).replace(/\s/g, '')
+      if (answer !== `{${nodes.length},all_led}`) throw new Error(`running, and not led: ${answer}, says ${node.name}`)
+    }
   }
   await eventually(check, { withinMs: WHOLE_WITHIN_MS, what: 'a whole cluster' })
 }

@@ -66,8 +66,8 @@ function sentinelOf(
       const check = async () => {
         await revive([...servers, ...sentinels])
         const leads = await master()
-        await Promise.all(servers.filter((server) => server !== leads).map((server) => follows(server, leads)))
         await Promise.all(sentinels.map(isContent))
+        await Promise.all(servers.filter((server) => server !== leads).map((server) => follows(server, leads)))
       }
       await eventually(check, { withinMs: WHOLE_WITHIN_MS, what: 'a master with a replica and three Sentinels' })
     },
@@ -94,6 +94,8 @@ async function follows(replica: Server, master: Server): Promise<void> {
   const info = await ask(replica, 'INFO', 'replication')
   const [role, port, link] = ['role', 'master_port', 'master_link_status'].map((field) => fieldOf(info, field))
   if (role === 'slave' && port === `${master.port}` && link === 'up') return
+  // The Sentinels would tell a master of yesterday so themselves, ten seconds later.
+  if (role === 'master') await follow(replica, master)
   throw new Error(`${replica.url} is ${role}, follows port ${port}, and its link is ${link}`)
 }
 
