@@ -1,5 +1,5 @@
-// Each way a message can go, from delivery to its last ack, and at each single step of it each fault there is: all of them, none by chance.
-// What several faults do together is in `model.test.ts`.
+// Each way a message can go, from delivery to its last ack, and at each single step of it each fault there is, and pairs of them: all,
+// none by chance. What more of them do together, in any number of messages, is in `model.test.ts`.
 //
 //   ingredient \ invariant            lost nothing  settled once, on its channel  effect once  attempts exact  concurrency
 //   channel lost, handler running     here, model   here, model                   here, model  here, model     model
@@ -55,32 +55,39 @@ const troubles: readonly Trouble[] = [
   'store away',
 ]
 
+/** Those that a message can meet twice within moments. */
+const pairs: readonly Trouble[] = ['lose channel', 'lose reply of store', 'lose confirm', 'crash']
+const CLOSE_BY = 5
+
 interface Played {
   readonly world: World
   /** How many steps it took: answers, timers, ends of handlers. */
   readonly steps: number
 }
 
-/** Plays a way to its end; the trouble comes after so many steps. */
-async function play(way: Way, trouble: Trouble | undefined, after: number, on = 0): Promise<Played> {
+/** One trouble, after so many steps. */
+interface Event {
+  readonly trouble: Trouble
+  readonly after: number
+  readonly on: number
+}
+
+/** Plays a way to its end, with trouble on the way, earliest first. */
+async function play(way: Way, events: readonly Event[]): Promise<Played> {
   const time = new VirtualTime(1)
   time.install()
   try {
     const behaviour = () => ({ failures: way.failures, ms: way.ms ?? RUN_MS })
     const world = new World(time, { ...way, attempts: ATTEMPTS, concurrency: 2, behaviour })
+    await begin(world, way, time)
     let steps = 0
-    let open = 1
-    const begun = Promise.all(world.instances.map((instance) => instance.start())).then(() => {
-      for (let i = 0; i < way.copies; i++) world.publish('m')
-      open--
-    })
-    await time.pass(() => open === 0, HOUR_MS)
-    await begun
+    let open = 0
     const over = () => world.failures.length > 0 || (open === 0 && world.quiet)
-    await time.pass(() => over() || steps++ === after, HOUR_MS)
-    if (trouble && !over()) {
+    for (const event of events) {
+      await time.pass(() => over() || steps++ >= event.after, HOUR_MS)
+      if (over()) break
       open++
-      void befall(world, trouble, on).then(() => open--)
+      void befall(world, event).then(() => open--)
     }
     const done = await time.pass(() => {
       steps++
@@ -94,46 +101,67 @@ async function play(way: Way, trouble: Trouble | undefined, after: number, on = 
   }
 }
 
-async function befall(world: World, trouble: Trouble, on: number): Promise<void> {
+async function begin(world: World, way: Way, time: VirtualTime): Promise<void> {
+  let begun = false
+  void Promise.all(world.instances.map((instance) => instance.start())).then(() => {
+    for (let i = 0; i < way.copies; i++) world.publish('m')
+    begun = true
+  })
+  await time.pass(() => begun, HOUR_MS)
+}
+
+async function befall(world: World, { trouble, on }: Event): Promise<void> {
   if (trouble !== 'store away') return world.instances[on]!.suffer(trouble)
   world.storeDown = true
   await world.time.sleep(AWAY_MS)
   world.storeDown = false
 }
 
-function keepsItsPromises(way: Way, world: World, trouble: Trouble | undefined): void {
-  const again = trouble === 'crash' ? 1 : 0
+function keepsItsPromises(way: Way, world: World, events: readonly Event[]): void {
+  const again = events.filter(({ trouble }) => trouble === 'crash').length
   const succeeds = way.failures < ATTEMPTS
   const letters = world.dead.length
   expect(world.completed.has('m') || letters > 0, 'ended').to.equal(true)
   expect(world.effects.get('m') ?? 0, 'effects').to.be.at.most(succeeds ? 1 + again : 0)
   expect(world.failedRuns.get('m') ?? 0, 'failed runs').to.be.at.most(Math.min(way.failures, ATTEMPTS + again))
-  if (trouble !== undefined) return
+  if (events.length > 0) return
   expect(world.runs.get('m'), 'runs').to.equal(succeeds ? way.failures + 1 : ATTEMPTS)
   expect(letters, 'letters').to.equal(succeeds ? 0 : 1)
 }
 
+async function holds(way: Way, ...events: readonly Event[]): Promise<number> {
+  try {
+    const { world, steps } = await play(way, events)
+    keepsItsPromises(way, world, events)
+    return steps
+  } catch (error) {
+    const told = events.map(({ trouble, after, on }) => `"${trouble}" of instance ${on} after step ${after}`)
+    throw new Error(`${told.join(', then ')}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
 describe('a message on its way through a consumer', function () {
-  this.timeout(120_000)
+  this.timeout(240_000)
 
   for (const [name, way] of Object.entries(ways)) {
-    it(`that ${name}: no fault`, async () => {
-      keepsItsPromises(way, (await play(way, undefined, 0)).world, undefined)
-    })
+    it(`that ${name}: no fault`, () => holds(way))
 
     it(`that ${name}: a fault before or after each step`, async () => {
-      const { steps } = await play(way, undefined, 0)
+      const steps = await holds(way)
       expect(steps).to.be.greaterThan(5)
       for (const trouble of troubles)
         for (let on = 0; on < way.instances; on++)
-          for (let after = 0; after < steps; after++)
-            await play(way, trouble, after, on)
-              .then(({ world }) => keepsItsPromises(way, world, trouble))
-              .catch((error: unknown) => {
-                throw new Error(`"${trouble}" of instance ${on} after step ${after}: ${(error as Error).message}`, {
-                  cause: error,
-                })
-              })
+          for (let after = 0; after < steps; after++) await holds(way, { trouble, after, on })
     })
   }
+
+  it('that succeeds at the second attempt: two faults, the second within some steps of the first', async () => {
+    const way = ways['succeeds at the second attempt']!
+    const steps = await holds(way)
+    for (const one of pairs)
+      for (const other of pairs)
+        for (let after = 0; after < steps; after++)
+          for (let later = after; later < after + CLOSE_BY; later++)
+            await holds(way, { trouble: one, after, on: 0 }, { trouble: other, after: later, on: 0 })
+  })
 })
