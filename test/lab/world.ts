@@ -23,7 +23,7 @@ export interface RabbitMqCluster extends AsyncDisposable {
   close(): Promise<void>
 }
 
-/** One node. `kill9` forces the names of young queues to the disk first, see `support/rabbitmq.ts`. */
+/** One node. `kill9` forces the names of young queues to the disk first, see `support/rabbitmq-node.ts`. */
 export interface ClusterNode extends Server {
   readonly name: string
   ctl(...args: readonly string[]): Promise<string>

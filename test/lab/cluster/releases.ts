@@ -2,7 +2,7 @@
 //
 //   absent -> being made (a scratch folder) -> there
 //
-// Promises: a release is made once per user, in about a minute and 550 MB, by debootstrap from Debian's signed packages; it is there
+// Promises: a release is made once per user, in about a minute and 350 MB, by debootstrap from Debian's signed packages; it is there
 // whole or not at all; nothing is mounted for anybody else on this machine, no service is started. Where a release cannot be had,
 // `ReleaseUnavailable` says why in one sentence.
 // Does not promise: any other system than Debian and Ubuntu, any other user than root; 4.3, which comes from Debian's
@@ -49,18 +49,23 @@ export function releaseWanted(): Release {
   throw new Error(`expected SUREHOP_RABBITMQ to be one of ${RELEASES.join(', ')}, or unset, got ${wanted}`)
 }
 
-const made = new Map<NewerRelease, Promise<Installation>>()
+const found = new Map<string, Promise<Installation>>()
+
+/** Whether the release has been made already. */
+export function isMade(release: NewerRelease): boolean {
+  return existsSync(systemOf(release))
+}
 
 /** The release's programs; makes them if need be. @throws ReleaseUnavailable */
 export function installationOf(release: NewerRelease): Promise<Installation> {
-  const found = made.get(release) ?? findOrMake(release)
-  made.set(release, found)
-  return found
+  const system = systemOf(release)
+  const finding = found.get(system) ?? findOrMake(release, system)
+  found.set(system, finding)
+  return finding
 }
 
-async function findOrMake(release: NewerRelease): Promise<Installation> {
+async function findOrMake(release: NewerRelease, system: string): Promise<Installation> {
   await checkMachine(release)
-  const system = join(releasesFolder(), release)
   if (!existsSync(system)) await make(release, system)
   const version = versionIn(system)
   if (version?.startsWith(`${release}.`)) return { scripts: SCRIPTS, system }
@@ -68,9 +73,10 @@ async function findOrMake(release: NewerRelease): Promise<Installation> {
   throw new ReleaseUnavailable(release, `${system} holds ${other}; remove that folder to have it made again`)
 }
 
-function releasesFolder(): string {
+function systemOf(release: NewerRelease): string {
   const { SUREHOP_RELEASES, XDG_CACHE_HOME } = process.env
-  return SUREHOP_RELEASES || join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'surehop', 'rabbitmq')
+  const usual = join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'surehop', 'rabbitmq')
+  return join(SUREHOP_RELEASES || usual, release)
 }
 
 function versionIn(system: string): string | undefined {
