@@ -1,8 +1,8 @@
 /** amqp-connection-manager as its README has it: a ChannelWrapper with confirms, which queues in memory while it is disconnected. */
 
+import { randomUUID } from 'node:crypto'
 import { connect } from 'amqp-connection-manager'
 import type { ConsumeMessage } from 'amqplib'
-import { v7 } from 'uuid'
 import { handler } from './consume-amqplib.ts'
 import { type Job, type Measured, Meter } from './job.ts'
 import { bodyOf, pumpedPromises } from './pump.ts'
@@ -16,7 +16,7 @@ export async function publish(job: Job): Promise<Measured> {
   await channel.waitForConnect()
   const body = bodyOf(job)
   const measured = await pumpedPromises(job, () =>
-    channel.publish('', job.queue, body, { persistent: true, messageId: v7() }),
+    channel.publish('', job.queue, body, { persistent: true, messageId: randomUUID() }),
   )
   await connection.close()
   return measured

@@ -1,7 +1,7 @@
 /** @cloudamqp/amqp-client by the session its README recommends: reconnects, confirms and persistence are its defaults. */
 
+import { randomUUID } from 'node:crypto'
 import { AMQPSession } from '@cloudamqp/amqp-client'
-import { v7 } from 'uuid'
 import { handler } from './consume-amqplib.ts'
 import { type Job, type Measured, Meter } from './job.ts'
 import { bodyOf, pumpedPromises } from './pump.ts'
@@ -13,7 +13,7 @@ export async function publish(job: Job): Promise<Measured> {
   const session = await connected(job)
   const queue = await session.queue(job.queue, { passive: true })
   const body = bodyOf(job)
-  const measured = await pumpedPromises(job, () => queue.publish(body, { messageId: v7() }))
+  const measured = await pumpedPromises(job, () => queue.publish(body, { messageId: randomUUID() }))
   await session.stop()
   return measured
 }

@@ -3,8 +3,8 @@
  * Without `noDelay`, which is its default and faster here: it writes each message and each ack by itself.
  */
 
+import { randomUUID } from 'node:crypto'
 import { Connection } from 'rabbitmq-client'
-import { v7 } from 'uuid'
 import { type Job, type Measured, Meter } from './job.ts'
 import { bodyOf, pumpedPromises } from './pump.ts'
 
@@ -20,7 +20,7 @@ export async function publish(job: Job): Promise<Measured> {
   const publisher = connection.createPublisher({ confirm: true, maxAttempts: 2 })
   const body = bodyOf(job)
   const measured = await pumpedPromises(job, () =>
-    publisher.send({ routingKey: job.queue, durable: true, messageId: v7() }, body),
+    publisher.send({ routingKey: job.queue, durable: true, messageId: randomUUID() }, body),
   )
   await publisher.close()
   await connection.close()

@@ -1,7 +1,7 @@
 /** rascal with its production defaults (`withDefaultConfig`: confirms, mandatory, persistent, pooled channels). */
 
+import { randomUUID } from 'node:crypto'
 import rascal, { type BrokerAsPromised } from 'rascal'
-import { v7 } from 'uuid'
 import { handler } from './consume-amqplib.ts'
 import { type Job, type Measured, Meter } from './job.ts'
 import { bodyOf, type Confirmed, pumped } from './pump.ts'
@@ -22,7 +22,7 @@ export async function publish(job: Job): Promise<Measured> {
 }
 
 async function published(broker: BrokerAsPromised, body: Buffer, confirmed: Confirmed): Promise<void> {
-  const session = await broker.publish('bench', body, { options: { messageId: v7() } })
+  const session = await broker.publish('bench', body, { options: { messageId: randomUUID() } })
   session.on('success', () => confirmed(null))
   session.on('error', confirmed)
   session.on('return', () => confirmed(new Error('returned')))

@@ -1,7 +1,7 @@
 /** Publishing with amqplib by hand, as cheaply as it allows: callbacks, no promise per message. */
 
+import { randomUUID } from 'node:crypto'
 import { type ConfirmChannel, connect, type Options } from 'amqplib'
-import { v7 } from 'uuid'
 import type { Job, Measured } from './job.ts'
 import { bodyOf, pumped } from './pump.ts'
 
@@ -10,7 +10,7 @@ export function rawPublish(job: Job): Promise<Measured> {
   return withConfirmChannel(job, async (channel) => {
     const content = bodyOf(job)
     return pumped(job, (confirmed) => {
-      channel.publish('', job.queue, content, { persistent: true, messageId: v7() }, confirmed)
+      channel.publish('', job.queue, content, { persistent: true, messageId: randomUUID() }, confirmed)
     })
   })
 }
@@ -22,7 +22,7 @@ export function rawCarefulPublish(job: Job): Promise<Measured> {
     const open = new Set<string>()
     channel.on('return', ({ properties }) => void open.delete(String(properties.messageId)))
     return pumped(job, (confirmed) => {
-      const messageId = v7()
+      const messageId = randomUUID()
       open.add(messageId)
       channel.publish('', job.queue, content, carefulOptions(messageId), (error: Error | null) =>
         confirmed(error ?? (open.delete(messageId) ? null : new Error('returned'))),
