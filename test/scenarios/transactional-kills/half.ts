@@ -11,9 +11,12 @@ import { type Place, pauseAfter, type Work } from './place.ts'
 import { type Steps, tapped } from './steps.ts'
 
 const FIRST_CHECK_MS = 1_000
+/** A Redis that a busy machine keeps waiting is not one that is gone: only kills end a process here. */
+const PATIENCE_MS = 15_000
 
 export async function charge(surehop: Surehop, place: Place, steps: Steps): Promise<Work> {
-  const store = new RedisDecisionStore({ url: place.redis }, { prefix: place.schema })
+  const own = { prefix: place.schema, commandTimeoutMs: PATIENCE_MS }
+  const store = new RedisDecisionStore({ url: place.redis }, own)
   const decisions = tapped(store, steps, (method) => (ASKED.has(method) ? `decisions.${method}` : undefined))
   const check = (id: string) => {
     steps.reach('check', 'before')
