@@ -39,6 +39,13 @@ const ways: Record<string, Way> = {
     inPlace: false,
     ms: 51,
   },
+  'outlasts a lost channel, and succeeds at the second attempt': {
+    failures: 1,
+    copies: 1,
+    instances: 1,
+    inPlace: false,
+    ms: 400,
+  },
   'ends as a dead letter': { failures: 9, copies: 1, instances: 1, inPlace: false },
   'ends as a dead letter, in place': { failures: 9, copies: 1, instances: 1, inPlace: true },
   'is there twice, for two instances': { failures: 1, copies: 2, instances: 2, inPlace: false },

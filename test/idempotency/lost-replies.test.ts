@@ -143,7 +143,7 @@ function losesWhateverIsLost(open: () => Promise<Bench & AsyncDisposable>, piece
         fc.array(step, { minLength: 3, maxLength: 15 }),
         async (steps) => void (await play(bench, steps)),
       ),
-      { numRuns: 40 },
+      { numRuns: Number(process.env['FC_RUNS'] ?? 40) },
     )
   })
 
@@ -160,7 +160,7 @@ function losesWhateverIsLost(open: () => Promise<Bench & AsyncDisposable>, piece
 }
 
 describe('on a wire that loses requests and answers', function () {
-  this.timeout(240_000)
+  this.timeout(Number(process.env['FC_RUNS'] ? 3_600_000 : 240_000))
 
   describe('the Redis store', () => {
     const redis = sharedRedis()

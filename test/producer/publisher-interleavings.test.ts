@@ -50,7 +50,7 @@ async function explore(lead: number, steps: number, prefix: readonly number[] = 
 }
 
 describe('a publisher, whatever its broker does', function () {
-  this.timeout(240_000)
+  this.timeout(Number(process.env['FC_RUNS'] ? 3_600_000 : 240_000))
 
   it('settles each publish once and truthfully, in every order of few steps', async () => {
     const played = await explore(3, 3)
@@ -65,7 +65,7 @@ describe('a publisher, whatever its broker does', function () {
     const histories = fc.array(fc.nat(9_999), { minLength: 5, maxLength: 40 })
     await fc.assert(
       fc.asyncProperty(histories, async (choices) => void (await play(0, choices))),
-      { numRuns: 600 },
+      { numRuns: Number(process.env['FC_RUNS'] ?? 600) },
     )
   })
 })
