@@ -10,7 +10,7 @@
 
 import type { Noted, Path } from './ledger.ts'
 import { longestGapNs, overtaken, type Placed, within } from './reconcile/order.ts'
-import { effective, Runs } from './reconcile/runs.ts'
+import { effective, hasTwoEnds, Runs } from './reconcile/runs.ts'
 import { NEVER, Stories, type Story } from './reconcile/stories.ts'
 import type { Limit, Verdict } from './world.ts'
 
@@ -89,8 +89,10 @@ class Reconciliation {
     if (handled) this.#place(story, effects[0]?.effect ?? story.completed, effects[0]?.effect ?? story.places[0]!)
   }
 
-  #dead({ id, fate, dead }: Story): void {
-    if (fate === 'dead') this.#deadLetters++
+  #dead(story: Story): void {
+    const { id, fate, dead } = story
+    if (hasTwoEnds(story)) this.#find('zombies', id, `it completed, and lies in the dead letters: ${dead}`)
+    else if (fate === 'dead') this.#deadLetters++
     else this.#find('left', id, `in the dead letters: ${dead}`)
   }
 

@@ -43,15 +43,15 @@ export class Runs {
     this.#forgets = forgets
   }
 
-  judge({ runs, dead }: Story): Judged {
+  judge({ runs }: Story): Judged {
     const [only] = runs
-    if (only === undefined || (runs.length === 1 && only.starts <= 1 && dead === undefined)) return SOUND
+    if (only === undefined || (runs.length === 1 && only.starts <= 1)) return SOUND
     const inOrder = runs.toSorted((a, b) => a.token - b.token)
     const effects = effective(runs)
     const faults = effects.slice(0, -1).map((earlier, i) => this.#unexplained(earlier, effects[i + 1]!))
     const doubled = [...faults.filter((why) => why !== undefined), ...this.#again(inOrder, new Set(effects))]
     const repeated = effects.length - 1 - faults.filter((why) => why !== undefined).length
-    return { repeated: Math.max(0, repeated), doubled, zombies: this.#zombies(inOrder, dead) }
+    return { repeated: Math.max(0, repeated), doubled, zombies: this.#zombies(inOrder) }
   }
 
   /** @returns why the effect of the later run should not have been; undefined if it is within a limit */
@@ -91,24 +91,25 @@ export class Runs {
     })
   }
 
-  #zombies(inOrder: readonly Run[], dead: string | undefined): string[] {
+  #zombies(inOrder: readonly Run[]): string[] {
     if (this.#forgets) return []
     const late = inOrder.flatMap((run, i) => {
       const newer = inOrder.slice(i + 1).find(({ started, token }) => token > run.token && started < run.endSince)
       return run.end !== undefined && newer ? [`${nameOf(run)} recorded its end over ${nameOf(newer)}`] : []
     })
     const twice = inOrder.filter(({ starts }, i) => starts > 1 || inOrder[i - 1]?.token === inOrder[i]!.token)
-    const twoEnds = dead !== undefined && dead !== BY_BROKER && inOrder.some(({ end }) => end === 'completed')
-    return [
-      ...late,
-      ...twice.map((run) => `the token of ${nameOf(run)} was given twice`),
-      ...(twoEnds ? [`it completed, and lies in the dead letters: ${dead}`] : []),
-    ]
+    return [...late, ...twice.map((run) => `the token of ${nameOf(run)} was given twice`)]
   }
 }
 
 /** Why a letter without a story is dead: the broker's own dead-lettering, which asks no record. */
 export const BY_BROKER = 'the broker'
+
+/** It was recorded as completed, and yet somebody wrote its letter. */
+export function hasTwoEnds({ runs, places, dead }: Story): boolean {
+  if (dead === undefined || dead === BY_BROKER) return false
+  return places.length > 0 || runs.some(({ end }) => end === 'completed')
+}
 
 /** Those that storage took which refuses older tokens, in the order of time. */
 export function effective(runs: readonly Run[]): Run[] {
