@@ -135,10 +135,17 @@ class Round {
   }
 
   async #drain(): Promise<void> {
-    const { rabbitmq, redis, postgres, sentinel, redisCluster, fleet } = this.#world
-    await Promise.all([rabbitmq.whole(), redis.start(), postgres.start(), sentinel?.whole(), redisCluster?.whole()])
-    await fleet.enough(this.#size.drainMs)
+    const { fleet } = this.#world
+    await Promise.all([this.#whole(), fleet.enough(this.#size.drainMs)])
     await fleet.drained(this.#size.drainMs)
+  }
+
+  /** Each fault has healed what it did; this is for one that could not. */
+  async #whole(): Promise<void> {
+    const { rabbitmq, redis, postgres, sentinel, redisCluster } = this.#world
+    const touched = this.#row.faults.some(({ touches }) => touches === 'broker')
+    const servers = [redis.start(), postgres.start(), sentinel?.whole(), redisCluster?.whole()]
+    await Promise.all([...servers, touched ? rabbitmq.whole() : undefined])
   }
 
   #timeIsUp(): boolean {

@@ -11,7 +11,7 @@ export const FULL: Size = {
   mixTurns: 12,
   workMs: 10 * MINUTE_MS,
   drainMs: 4 * MINUTE_MS,
-  fleet: { perSecond: { direct: 600, outbox: 200 }, singleActive: ['outbox'] },
+  fleet: { perSecond: { direct: 600, outbox: 200 }, backlog: 2_000, singleActive: ['outbox'] },
 }
 
 /** At most 5 minutes on two busy cores. */
@@ -21,7 +21,7 @@ export const SHORT: Size = {
   mixTurns: 2,
   workMs: MINUTE_MS,
   drainMs: 2 * MINUTE_MS,
-  fleet: { perSecond: { direct: 200, outbox: 60 }, singleActive: ['outbox'] },
+  fleet: { perSecond: { direct: 200, outbox: 60 }, backlog: 500, singleActive: ['outbox'] },
 }
 
 /** One of each kind; the mix draws from the rest. */
