@@ -79,7 +79,7 @@ function fullQueue(): Fault {
         await ctlSomewhere(world, 'set_policy', policy, `^${queue}$`, limit, '--apply-to', 'queues')
         await freezeAllConsumers(world, ms).finally(() => ctlSomewhere(world, 'clear_policy', policy))
       }
-      return { choices: `queue ${which}, ${seconds(ms)}`, inject }
+      return { choices: `queue draw ${which}, ${seconds(ms)}`, inject }
     },
   }
 }

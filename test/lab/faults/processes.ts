@@ -11,7 +11,8 @@ const LANE: Readonly<Record<Role, Touches>> = {
   consumer: 'consuming',
   'inbox-consumer': 'consuming',
 }
-const WHICH = 99
+/** Drawn from so many, counted round among those that live: a multiple of every usual number of them. */
+const WHICH = 12
 
 export const processFaults: readonly Fault[] = [
   // Publishes on the wire without an answer: unknown, offered again with the same ids by the next producer.
@@ -39,8 +40,8 @@ function kill(role: Role): Fault {
     name: `SIGKILL of ${article(role)}`,
     touches: LANE[role],
     deal(random: Random) {
-      const which = random.between(0, WHICH)
-      return { choices: `${role} ${which}`, inject: ({ fleet }) => fleet.kill9(at(which, fleet.living(role))) }
+      const which = random.between(1, WHICH)
+      return { choices: `draw ${which}`, inject: ({ fleet }) => fleet.kill9(at(which, fleet.living(role))) }
     },
   }
 }
@@ -53,9 +54,9 @@ function zombie(role: 'consumer' | 'inbox-consumer'): Fault {
     touches: LANE[role],
     ...(role === 'consumer' && { limit: 'process-dies' as const }),
     deal(random: Random) {
-      const [which, beyondMs] = [random.between(0, WHICH), span(random, 1_000, 5_000)]
+      const [which, beyondMs] = [random.between(1, WHICH), span(random, 1_000, 5_000)]
       const inject = ({ fleet }: World) => fleet.freeze(at(which, fleet.living(role)), fleet.leaseMs + beyondMs)
-      return { choices: `${role} ${which}, ${seconds(beyondMs)} beyond its lease`, inject }
+      return { choices: `draw ${which}, ${seconds(beyondMs)} beyond its lease`, inject }
     },
   }
 }
@@ -67,11 +68,11 @@ function clock(role: Role): Fault {
     name: `clock of ${article(role)} off by minutes`,
     touches: LANE[role],
     deal(random: Random) {
-      const [which, minutes] = [random.between(0, WHICH), random.between(2, 30) * random.pick([-1, 1])]
+      const [which, minutes] = [random.between(1, WHICH), random.between(2, 30) * random.pick([-1, 1])]
       const inject = async ({ fleet }: World) => {
         await fleet.restartWithClock(at(which, fleet.living(role)), minutes * 60_000)
       }
-      return { choices: `${role} ${which}, ${minutes > 0 ? '+' : ''}${minutes} min`, inject }
+      return { choices: `draw ${which}, ${minutes > 0 ? '+' : ''}${minutes} min`, inject }
     },
   }
 }
