@@ -16,6 +16,7 @@ import { type Fault, World, type WorldOptions } from './world.ts'
 const HOUR_MS = 3_600_000
 const AWAY_MS = 6_000
 const RUN_MS = 50
+const LATER_MS = 10
 const ATTEMPTS = 2
 
 type Trouble = Fault | 'store away'
@@ -24,6 +25,8 @@ type Trouble = Fault | 'store away'
 interface Way extends Omit<WorldOptions, 'behaviour' | 'attempts' | 'concurrency'> {
   readonly failures: number
   readonly copies: number
+  /** How many messages, 1 by default; those that come later take less time. */
+  readonly messages?: number
   /** An odd number heeds its signal. */
   readonly ms?: number
 }
@@ -48,6 +51,7 @@ const ways: Record<string, Way> = {
   },
   'ends as a dead letter': { failures: 9, copies: 1, instances: 1, inPlace: false },
   'ends as a dead letter, in place': { failures: 9, copies: 1, instances: 1, inPlace: true },
+  'is one of four, which end in another order': { failures: 1, copies: 1, messages: 4, instances: 1, inPlace: false },
   'is there twice, for two instances': { failures: 1, copies: 2, instances: 2, inPlace: false },
 }
 
@@ -84,8 +88,9 @@ async function play(way: Way, events: readonly Event[]): Promise<Played> {
   const time = new VirtualTime(1)
   time.install()
   try {
-    const behaviour = () => ({ failures: way.failures, ms: way.ms ?? RUN_MS })
-    const world = new World(time, { ...way, attempts: ATTEMPTS, concurrency: 2, behaviour })
+    const { failures, ms = RUN_MS } = way
+    const behaviour = (id: string) => ({ failures, ms: ms + LATER_MS * (3 - Number(id)) })
+    const world = new World(time, { ...way, attempts: ATTEMPTS, concurrency: 3, behaviour })
     await begin(world, way, time)
     let steps = 0
     let open = 0
@@ -111,7 +116,7 @@ async function play(way: Way, events: readonly Event[]): Promise<Played> {
 async function begin(world: World, way: Way, time: VirtualTime): Promise<void> {
   let begun = false
   void Promise.all(world.instances.map((instance) => instance.start())).then(() => {
-    for (let i = 0; i < way.copies; i++) world.publish('m')
+    for (const id of idsOf(way)) for (let i = 0; i < way.copies; i++) world.publish(id)
     begun = true
   })
   await time.pass(() => begun, HOUR_MS)
@@ -127,13 +132,19 @@ async function befall(world: World, { trouble, on }: Event): Promise<void> {
 function keepsItsPromises(way: Way, world: World, events: readonly Event[]): void {
   const again = events.filter(({ trouble }) => trouble === 'crash').length
   const succeeds = way.failures < ATTEMPTS
-  const letters = world.dead.length
-  expect(world.completed.has('m') || letters > 0, 'ended').to.equal(true)
-  expect(world.effects.get('m') ?? 0, 'effects').to.be.at.most(succeeds ? 1 + again : 0)
-  expect(world.failedRuns.get('m') ?? 0, 'failed runs').to.be.at.most(Math.min(way.failures, ATTEMPTS + again))
-  if (events.length > 0) return
-  expect(world.runs.get('m'), 'runs').to.equal(succeeds ? way.failures + 1 : ATTEMPTS)
-  expect(letters, 'letters').to.equal(succeeds ? 0 : 1)
+  for (const id of idsOf(way)) {
+    const letters = world.dead.filter((copy) => copy.id === id).length
+    expect(world.completed.has(id) || letters > 0, 'ended').to.equal(true)
+    expect(world.effects.get(id) ?? 0, 'effects').to.be.at.most(succeeds ? 1 + again : 0)
+    expect(world.failedRuns.get(id) ?? 0, 'failed runs').to.be.at.most(Math.min(way.failures, ATTEMPTS + again))
+    if (events.length > 0) continue
+    expect(world.runs.get(id), 'runs').to.equal(succeeds ? way.failures + 1 : ATTEMPTS)
+    expect(letters, 'letters').to.equal(succeeds ? 0 : 1)
+  }
+}
+
+function idsOf({ messages = 1 }: Way): string[] {
+  return Array.from({ length: messages }, (_, n) => String(n))
 }
 
 async function holds(way: Way, ...events: readonly Event[]): Promise<number> {

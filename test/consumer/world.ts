@@ -179,13 +179,14 @@ class Channel extends EventEmitter {
     this.#callback = undefined
   }
 
-  ack(raw: RawDelivery): void {
-    this.#world.acked(this.#settle(raw))
+  /** `allUpTo`: and whatever came before it and is not settled, done or not. */
+  ack(raw: RawDelivery, allUpTo = false): void {
+    for (const copy of this.#settle(raw, allUpTo)) this.#world.acked(copy)
     this.#world.dispatch()
   }
 
   nack(raw: RawDelivery, _: boolean, requeue: boolean): void {
-    const copy = this.#settle(raw)
+    const copy = this.#settle(raw, false)[0]!
     if (requeue) this.#world.queue.unshift(copy)
     else this.#world.dead.push(copy)
     queueMicrotask(() => this.#world.dispatch())
@@ -204,15 +205,18 @@ class Channel extends EventEmitter {
     this.#world.dispatch()
   }
 
-  #settle(raw: RawDelivery): Copy {
+  #settle(raw: RawDelivery, allUpTo: boolean): Copy[] {
     if (!this.open) throw Object.assign(new Error('Channel closed'), { name: 'IllegalOperationError' })
     const { deliveryTag } = raw.fields
     if (this.#handed.get(deliveryTag) !== raw)
       throw this.#world.fail(`delivery ${deliveryTag} was settled on a channel that did not deliver it`)
-    const copy = this.unacked.get(deliveryTag)
-    if (!copy) throw this.#world.fail(`delivery ${deliveryTag} was settled twice`)
-    this.unacked.delete(deliveryTag)
-    return copy
+    if (!this.unacked.has(deliveryTag)) throw this.#world.fail(`delivery ${deliveryTag} was settled twice`)
+    const tags = [...this.unacked.keys()].filter((tag) => tag === deliveryTag || (allUpTo && tag < deliveryTag))
+    return tags.map((tag) => {
+      const copy = this.unacked.get(tag)!
+      this.unacked.delete(tag)
+      return copy
+    })
   }
 }
 
