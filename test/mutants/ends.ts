@@ -87,8 +87,8 @@ export const endsMutants: readonly Mutant[] = [
     name: 'settled-twice',
     breaks: 'a delivery is settled more than once',
     file: 'lib/consumer/delivery.ts',
-    from: 'if (this.#settled || !this.#epoch.settle(verb, this.raw)) return false',
-    to: 'if (!this.#epoch.settle(verb, this.raw)) return false',
+    from: 'this.#settled = true',
+    to: '',
     tests: tests('test/consumer/delivery.test.ts', 'is settled at most once'),
   },
   {
@@ -101,7 +101,7 @@ export const endsMutants: readonly Mutant[] = [
   },
   {
     name: 'runs-beside-itself',
-    breaks: 'a copy runs beside a handler of the same message whose channel was lost',
+    breaks: 'a copy that another key orders runs beside the handler of its message',
     file: PROCESSOR,
     from: 'if ((this.#holders.get(messageId) ?? delivery.serial) !== delivery.serial) return HELD_HERE',
     to: '',

@@ -26,8 +26,8 @@ export const guaranteeMutants: readonly Mutant[] = [
     tests: EVERY_STEP('no fault'),
   },
   {
-    name: 'retry-before-recorded',
-    breaks: 'a failed attempt is not recorded: after a crash it is made again, and counted once',
+    name: 'failure-not-recorded',
+    breaks: 'a failed attempt is not recorded: when its channel is lost it is made again, one more than allowed',
     file: PROCESSOR,
     from: "const recorded = await this.#end(run, { state: 'failed', nextAttempt: run.attempt + 1 })",
     to: "const recorded = await this.#end(run, { state: 'returned' })",

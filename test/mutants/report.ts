@@ -13,6 +13,7 @@ export interface Fate {
 
 const WIDEST = 160
 const NARROWEST = 100
+const NAME = 34
 /** No lines: fifty rows in boxes are hard to read. */
 const BARE = Object.fromEntries(
   ['top', 'bottom', 'left', 'right', 'mid'].flatMap((side) =>
@@ -31,7 +32,12 @@ export function lineOf(fate: Fate, at: { readonly n: number; readonly of: number
   const place = `${String(at.n).padStart(String(at.of).length)}/${at.of}`
   const seconds = `${verdict.seconds.toFixed(1)} s`.padStart(7)
   const what = isCaught(fate) ? pc.green('caught  ') : pc.red(verdict.trouble ? 'trouble ' : 'SURVIVED')
-  return `${pc.dim(place)} ${what} ${pc.dim(seconds)}  ${mutant.name}`
+  return `${pc.dim(place)} ${what} ${pc.dim(seconds)}  ${mutant.name.padEnd(NAME)} ${pc.dim(whyOf(verdict))}`
+}
+
+/** What the first failing test said: a mutant should be noticed for what it breaks. */
+function whyOf({ trouble, failed }: Verdict): string {
+  return (trouble ?? failed[0]?.why ?? '').slice(0, WIDEST - NAME)
 }
 
 /** The mutants as they are, for `--list`. */
