@@ -37,6 +37,9 @@ export interface Scale {
   readonly profile: string | undefined
 }
 
+/** No run takes longer on a machine that can do it at all; a contestant that hangs must not hang the benchmark. */
+const RUN_LIMIT_MS = 20 * 60_000
+
 type Sizes = Pick<Job, 'messages' | 'warmup'>
 
 export async function runContest(
@@ -107,15 +110,17 @@ async function runOnce(
 function inChild(child: string, job: Job, profile: string | undefined): Promise<Measured> {
   const execArgv = profile ? ['--cpu-prof', `--cpu-prof-dir=${profile}/${job.contest}/${job.contestant}`] : []
   const running = fork(child, [JSON.stringify(job)], { execArgv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const limit = setTimeout(() => running.kill('SIGKILL'), RUN_LIMIT_MS)
   return new Promise((resolve, reject) => {
     let measured: Measured | undefined
     running.once('message', (message) => {
       measured = message as Measured
     })
     running.once('error', reject)
-    running.once('exit', (code) => {
+    running.once('exit', (code, signal) => {
+      clearTimeout(limit)
       if (measured && code === 0) resolve(measured)
-      else reject(new Error(`the run of "${job.contestant}" ended with exit code ${code}`))
+      else reject(new Error(`the run of "${job.contestant}" ended with ${signal ?? `exit code ${code}`}`))
     })
   })
 }

@@ -66,9 +66,11 @@ export async function look(job: Job): Promise<Measured> {
   await using surehop = await connect({ amqp: job.amqpUrl, service: 'bench' })
   const dead = surehop.deadLetters(job.queue)
   const countMs = await middleOf(async () => expectCount(await dead.count(), job.messages))
-  const pageMs = await middleOf(async () => expectCount((await all(dead.list({ limit: PAGE }))).length, PAGE))
+  const pageMs = await middleOf(async () =>
+    expectCount((await all(dead.list({ limit: PAGE }))).length, Math.min(PAGE, job.messages)),
+  )
   const stop = stopwatch(job.messages)
-  const groupMs = await timed(async () => expectCount((await dead.groups()).length, KINDS))
+  const groupMs = await timed(async () => expectCount((await dead.groups()).length, Math.min(KINDS, job.messages)))
   return { countMs, pageMs, groupMs, ...stop() }
 }
 

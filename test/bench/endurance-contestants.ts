@@ -57,7 +57,7 @@ export const endurance: Readonly<Record<string, Contest>> = {
     ],
     size: LETTERS,
     warmup: NONE,
-    turns: 3,
+    turns: 2,
     contestants: { 'Surehop deadLetters()': { prepare, run: lazy(dead, (it) => it.look) } },
   },
   'dead-replay': {

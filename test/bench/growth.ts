@@ -47,6 +47,7 @@ class Flow {
   readonly #content: Buffer
   readonly #collect: () => void
   readonly #marks: Mark[] = []
+  readonly #part: number
   #sent = 0
   #count = 0
   #wake: (() => void) | undefined
@@ -55,6 +56,7 @@ class Flow {
   constructor(job: Job) {
     this.#job = job
     this.#content = bodyOf(job)
+    this.#part = Math.max(1, Math.floor(job.messages / PARTS))
     setFlagsFromString('--expose-gc')
     this.#collect = runInNewContext('gc')
   }
@@ -82,7 +84,7 @@ class Flow {
   /** The handler. */
   handled(): void {
     this.#count++
-    if ((this.#count - this.#from) % (this.#job.messages / PARTS) === 0) this.#mark()
+    if ((this.#count - this.#from) % this.#part === 0 && this.#marks.length <= PARTS) this.#mark()
     this.#wake?.()
   }
 
@@ -102,7 +104,7 @@ class Flow {
 
   figures(): Measured {
     const marks = this.#marks
-    const rate = (part: number) => this.#job.messages / PARTS / ((marks[part]!.at - marks[part - 1]!.at) / 1_000)
+    const rate = (part: number) => this.#part / ((marks[part]!.at - marks[part - 1]!.at) / 1_000)
     return {
       firstPerSecond: rate(1),
       lastPerSecond: rate(PARTS),

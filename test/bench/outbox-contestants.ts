@@ -64,7 +64,7 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
     ].join('\n'),
     columns: rates('message'),
     size: { full: 20_000, quick: 3_000 },
-    turns: 3,
+    turns: 2,
     contestants: {
       'Surehop publishMany(), no outbox': direct,
       'Surehop relay': surehop,
@@ -82,7 +82,7 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
     ].join('\n'),
     columns: rates('message'),
     size: { full: 20_000, quick: 3_000 },
-    turns: 3,
+    turns: 2,
     setting: { keys: KEYS },
     contestants: {
       'Surehop publishMany(), no outbox': direct,
@@ -95,8 +95,8 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
     title: 'Outbox: from COMMIT to the handler, little to do',
     note: 'Single transactions (a row of business and a message) 20 to 80 ms apart; writer and handler read one clock.',
     columns: times,
-    size: { full: 150, quick: 40 },
-    turns: 3,
+    size: { full: 100, quick: 40 },
+    turns: 2,
     setting: { bodyBytes: 256 },
     contestants: {
       'relay here, outbox.transaction()': {
@@ -122,7 +122,7 @@ export const outboxContests: Readonly<Record<string, Contest>> = {
     note: 'BEGIN, INSERT of a row of business, the message, COMMIT. By hand: a table of position, id and body.',
     columns: rates('transaction'),
     size: { full: 10_000, quick: 1_000 },
-    turns: 3,
+    turns: 2,
     setting: { connections: 10 },
     contestants: {
       'INSERT alone': { prepare: service, run: async (job) => (await write()).insertAlone(job) },
