@@ -8,11 +8,11 @@ import { constants } from 'node:os'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { machine } from '../bench/machine.ts'
 import { ReleaseUnavailable } from './cluster/releases.ts'
-import { openGrounds } from './grounds.ts'
+import { type Grounds, openGrounds } from './grounds.ts'
 import { allRows, type Row } from './mix.ts'
 import { writeResults } from './results.ts'
 import { play, type Size } from './rounds.ts'
-import { FULL, SHORT, SHORT_ROWS } from './sizes.ts'
+import { FULL, SHORT, SHORT_BEGIN_MS, SHORT_ROWS } from './sizes.ts'
 import { broken, type Played, table } from './table.ts'
 import { versionsOf } from './versions.ts'
 import type { Release } from './world.ts'
@@ -79,18 +79,31 @@ async function runOn(release: Release, flags: Flags): Promise<boolean> {
   say(`RabbitMQ ${release}: starting three nodes, Redis and Postgres...`)
   await using grounds = await openGrounds(release)
   const versions = await versionsOf(grounds)
-  const rows = rowsOf(flags)
-  const played: Played[] = []
-  for (const [index, row] of rows.entries()) {
-    const tell = (line: string) => say(`[${index + 1}/${rows.length}] ${row.id}: ${line}`)
-    const result = await play(row, grounds, flags.seed, sizeOf(flags), tell)
-    conclude(result, release, flags.seed, tell)
-    played.push(result)
-  }
+  const played = await playAll(grounds, release, flags)
   const about = { seed: flags.seed, at, seconds: (performance.now() - began) / 1_000, machine: machine(), versions }
   console.log(`${table(played, about)}\n`)
   if (flags.write) say(`written: ${await writeResults(played, about)}`)
   return played.every((row) => broken(row).length === 0)
+}
+
+async function playAll(grounds: Grounds, release: Release, flags: Flags): Promise<readonly Played[]> {
+  const [began, rows, played] = [performance.now(), rowsOf(flags), [] as Played[]]
+  for (const row of rows) {
+    const late = flags.short && played.length > 0 && performance.now() - began > SHORT_BEGIN_MS
+    if (late) {
+      say(`not played, for lack of time: ${namesOf(rows.slice(played.length))}`)
+      break
+    }
+    const tell = (line: string) => say(`[${played.length + 1}/${rows.length}] ${row.id}: ${line}`)
+    const result = await play(row, grounds, flags.seed, sizeOf(flags), tell)
+    conclude(result, release, flags.seed, tell)
+    played.push(result)
+  }
+  return played
+}
+
+function namesOf(rows: readonly Row[]): string {
+  return rows.map(({ id }) => id).join(', ')
 }
 
 /** The row's end, and where it is bad what is needed to look into it. */
@@ -105,7 +118,7 @@ function conclude(result: Played, release: Release, seed: number, tell: (line: s
 }
 
 function rowsOf({ only, short }: Flags): readonly Row[] {
-  return only ?? allRows.filter(({ id }) => !short || SHORT_ROWS.includes(id))
+  return only ?? (short ? SHORT_ROWS.map(rowNamed) : allRows)
 }
 
 function sizeOf({ short, messages, turns }: Flags): Size {
@@ -114,11 +127,13 @@ function sizeOf({ short, messages, turns }: Flags): Size {
 }
 
 function rowsNamed(text: string): readonly Row[] {
-  return text.split(',').map((name) => {
-    const row = allRows.find(({ id }) => id === name.trim())
-    if (!row) throw new InvalidArgumentError(`there is no row "${name}"; --list names them all`)
-    return row
-  })
+  return text.split(',').map(rowNamed)
+}
+
+function rowNamed(name: string): Row {
+  const row = allRows.find(({ id }) => id === name.trim())
+  if (row) return row
+  throw new InvalidArgumentError(`there is no row "${name}"; --list names them all`)
 }
 
 function wholeNumber(text: string): number {

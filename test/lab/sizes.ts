@@ -24,15 +24,18 @@ export const SHORT: Size = {
   fleet: { perSecond: { direct: 200, outbox: 60 }, backlog: 500, singleActive: ['outbox'] },
 }
 
-/** One of each kind; the mix draws from the rest. */
+/** The short run begins no row after so long, ms: on a machine that is too busy the last rows are left out, and that is said. */
+export const SHORT_BEGIN_MS = 3.5 * MINUTE_MS
+
+/** One of each kind, in this order; the mix draws from the rest. */
 export const SHORT_ROWS: readonly string[] = [
+  'kill-leader',
+  'mix',
   'kill-consumer',
   'kill-inbox-consumer',
   'kill-relay',
-  'kill-leader',
-  'cut-rst',
   'acks-lost',
   'redis-stop',
   'postgres-kill',
-  'mix',
+  'cut-rst',
 ]
