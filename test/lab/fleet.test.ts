@@ -1,12 +1,16 @@
 // The lab's own workload, small, on a broker without a proxy: what is sound passes, and consumers that break what Surehop promises are caught.
 
 import { expect } from 'chai'
+import { eventually } from '../support/eventually.ts'
+import { startProxy } from '../support/tcp-proxy.ts'
 import { type FleetSettings, startFleet, type WorkingFleet } from './fleet.ts'
 import { LedgerReader } from './ledger/reader.ts'
 import { type Reconciled, reconcile } from './reconcile.ts'
 
-const MESSAGES = { direct: 300, outbox: 100 }
 const WITHIN_MS = 120_000
+const CALM = { seed: 7, leaseMs: 1_000, perSecond: { direct: 150, outbox: 40 }, failing: { late: 50, dead: 20 } }
+const EACH_ROLE = ['consumer', 'producer', 'inbox-consumer', 'outbox-writer', 'relay'] as const
+const FAULTLESS = { lost: 0, doubled: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0 }
 
 describe("the lab's fleet", function () {
   this.timeout(400_000)
@@ -14,38 +18,93 @@ describe("the lab's fleet", function () {
   this.retries(0)
 
   it('handles everything once while one process of each role is killed', async () => {
-    await using fleet = await start({ perSecond: { direct: 150, outbox: 50 }, failing: { late: 50, dead: 20 } })
-    for (const role of ['consumer', 'producer', 'inbox-consumer', 'outbox-writer', 'relay'] as const)
+    await using fleet = await start()
+    for (const role of EACH_ROLE) {
+      await more(fleet, 40)
       await fleet.kill9(fleet.living(role)[0]!)
+    }
+    await more(fleet, 100)
+    await fleet.enough(WITHIN_MS)
+    await fleet.drained(WITHIN_MS)
     const verdict = await judged(fleet)
     expect(verdict.evidence).to.deep.equal([])
-    expect(verdict).to.include({ lost: 0, doubled: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0 })
-    expect(verdict.messages).to.be.at.least(MESSAGES.direct + MESSAGES.outbox)
-    expect(verdict.counts).to.include({ died: 5 + WORKERS })
+    expect(verdict).to.include(FAULTLESS)
+    expect(verdict.messages).to.be.at.least(300)
+    expect(verdict.deadLetters).to.be.at.least(1)
+    // Each that was born has died; five of them were killed.
+    expect(verdict.counts).to.include({ born: verdict.counts['died'] })
+    expect(verdict.counts['born']).to.be.at.least(EACH_ROLE.length * 3)
+    await fleet.discard()
+  })
+
+  it('goes on when a consumer is frozen beyond its lease, and when clocks are wrong', async () => {
+    await using fleet = await start()
+    await more(fleet, 50)
+    for (const role of EACH_ROLE) await fleet.restartWithClock(fleet.living(role)[0]!, 20 * 60_000)
+    await Promise.all([
+      fleet.freeze(fleet.living('consumer')[1]!, 3_000),
+      fleet.freeze(fleet.living('inbox-consumer')[0]!, 3_000),
+    ])
+    await more(fleet, 100)
+    await fleet.enough(WITHIN_MS)
+    await fleet.drained(WITHIN_MS)
+    const verdict = await judged(fleet)
+    expect(verdict.evidence).to.deep.equal([])
+    expect(verdict).to.include(FAULTLESS)
+    expect(verdict.counts['silent']).to.be.at.least(1)
+    await fleet.discard()
+  })
+
+  it('is caught losing messages when its consumers ack before the effect', async () => {
+    await using fleet = await start({ sabotage: 'acks-first', failing: { late: 0, dead: 0 } })
+    await more(fleet, 50)
+    await fleet.kill9(fleet.living('consumer')[0]!)
+    await fleet.enough(WITHIN_MS)
+    const missing = await fleet.drained(20_000).catch((error: Error) => error.message)
+    expect(missing).to.match(
+      /the end of all messages did not happen within 20000 ms; last seen: [1-9]\d* direct .* wait/,
+    )
+    const verdict = await judged(fleet)
+    expect(verdict.lost).to.be.at.least(1)
+    expect(verdict).to.include({ ...FAULTLESS, lost: verdict.lost })
+    await fleet.discard()
+  })
+
+  it('is caught doing things twice when its consumers keep no record', async () => {
+    await using proxy = await startProxy(services().amqp)
+    await using fleet = await start({ sabotage: 'no-record', amqp: [proxy.url], failing: { late: 0, dead: 0 } })
+    await more(fleet, 50)
+    proxy.cut()
+    await more(fleet, 50)
+    await fleet.enough(WITHIN_MS)
+    await fleet.drained(WITHIN_MS)
+    const verdict = await judged(fleet)
+    expect(verdict.doubled).to.be.at.least(1)
+    expect(verdict).to.include({ ...FAULTLESS, doubled: verdict.doubled })
+    expect(verdict.evidence.join()).to.include('was alive')
     await fleet.discard()
   })
 })
 
-const WORKERS = 10
-
-async function start(settings: Partial<FleetSettings>): Promise<WorkingFleet> {
+function services(): { readonly amqp: string; readonly redis: string; readonly postgres: string } {
   const { AMQP_URL: amqp, REDIS_URL: redis, DATABASE_URL: postgres } = process.env
-  if (!amqp || !redis || !postgres)
-    throw new Error('services are not there: run with `node test/support/first-run.mjs --services ...`')
-  return startFleet({
-    amqp: [amqp],
-    redis: { kind: 'single', url: redis },
-    postgres,
-    leaseMs: 1_000,
-    messages: MESSAGES,
-    ...settings,
-  })
+  if (amqp && redis && postgres) return { amqp, redis, postgres }
+  throw new Error('services are not there: run with `node test/support/first-run.mjs --services ...`')
+}
+
+async function start(settings: Partial<FleetSettings> = {}): Promise<WorkingFleet> {
+  const { amqp, redis, postgres } = services()
+  return startFleet({ amqp: [amqp], redis: { kind: 'single', url: redis }, postgres, ...CALM, ...settings })
+}
+
+/** Waits until so many more are handled. */
+async function more(fleet: WorkingFleet, messages: number): Promise<void> {
+  const before = fleet.progress().handled
+  const check = () => fleet.progress().handled >= before + messages
+  await eventually(check, { withinMs: WITHIN_MS, what: `${messages} more handled messages` })
 }
 
 async function judged(fleet: WorkingFleet): Promise<Reconciled> {
-  await fleet.offeredAll
-  await fleet.enough(WITHIN_MS)
-  await fleet.drained(WITHIN_MS)
   await fleet.close()
   return reconcile(new LedgerReader(fleet.folder).entries())
 }
