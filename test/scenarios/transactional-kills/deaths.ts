@@ -175,6 +175,10 @@ class Lane {
   async #obituary({ code, signal }: End): Promise<Obituary> {
     if (signal !== 'SIGKILL' && code !== 0 && code !== TRY_AGAIN)
       throw new Error(`a ${this.role} ended by itself (${signal ?? code}). It printed:\n${this.#life!.output}`)
-    return JSON.parse(await readFile(this.#file, 'utf8')) as Obituary
+    const words = await readFile(this.#file, 'utf8').catch((cause: unknown) => {
+      const { output } = this.#life!
+      throw new Error(`a ${this.role} left no obituary (${signal ?? code}). It printed:\n${output}`, { cause })
+    })
+    return JSON.parse(words) as Obituary
   }
 }
