@@ -188,11 +188,11 @@ describe('publish', () => {
     const producer = (await wired.surehop()).producer()
     let filled: string | undefined = 'confirmed'
     for (let i = 0; i < 20 && filled === 'confirmed'; i++) {
-      const [result] = await producer.publishMany('', [{ body, routingKey: queue }], { deadlineMs: 200 })
+      const [result] = await producer.publishMany('', [{ body, routingKey: queue }], { deadlineMs: 1_000 })
       filled = result?.outcome
     }
     expect(filled).equal('nacked')
-    const full = await failure<PublishFailed>(producer.send(queue, { body }, { deadlineMs: 300 }))
+    const full = await failure<PublishFailed>(producer.send(queue, { body }, { deadlineMs: 1_000 }))
     expect(full).include({ outcome: 'nacked', retryable: true })
     expect(full.sends).above(1)
     expect(full.message).contain('the queue may be full')
