@@ -8,13 +8,13 @@ import type { OutgoingMessage, RawDelivery, RawProperties } from '../../lib/mess
 import type { Producer, PublishOptions } from '../../lib/producer/producer.ts'
 import type { Receipt } from '../../lib/producer/publisher.ts'
 
-/** What a channel was told: `ack 1`, `nack 2 requeue`. */
+/** What a channel was told: `ack 1`, `ack up to 1`, `nack 2 requeue`. */
 export class FakeChannel extends EventEmitter {
   readonly told: string[] = []
   open = true
 
-  ack({ fields }: RawDelivery): void {
-    this.#tell(`ack ${fields.deliveryTag}`)
+  ack({ fields }: RawDelivery, allUpTo = false): void {
+    this.#tell(`ack ${allUpTo ? 'up to ' : ''}${fields.deliveryTag}`)
   }
 
   nack({ fields }: RawDelivery, _all: boolean, requeue: boolean): void {
