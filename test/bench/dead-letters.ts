@@ -1,4 +1,4 @@
-/** Dead letters: looking at many of them, and sending all of them again, beside publishing as many and the shovel that one writes by hand. */
+/** Dead letters: looking at many of them, and sending all of them again. */
 
 import { type ConfirmChannel, connect as connectRaw, type Options } from 'amqplib'
 import { v7 } from 'uuid'
@@ -6,9 +6,8 @@ import type { Run } from '../../lib/consumer/handler.ts'
 import { deadLetter } from '../../lib/dead-letter/letter.ts'
 import { connect, RedisIdempotencyStore, type ReplayOptions, type Surehop } from '../../lib/index.ts'
 import type { RawDelivery } from '../../lib/message.ts'
-import { deadQueueOf } from '../../lib/topology/queues.ts'
 import { KINDS, PAGE } from './dead-letters-sizes.ts'
-import { type Job, type Measured, Meter, stopwatch } from './job.ts'
+import { type Job, type Measured, stopwatch } from './job.ts'
 import { quantiles } from './quantiles.ts'
 
 const LOOKS = 5
@@ -118,25 +117,4 @@ async function replayedBy(surehop: Surehop, job: Job, idempotency?: RedisIdempot
   expectCount(replayed, job.messages)
   expectCount((await surehop.queueStatus(job.queue))?.messages ?? 0, job.warmup + job.messages)
   return measured
-}
-
-/** The shovel by hand: consume the dead letters, publish each to its queue, mandatory; ack when it is confirmed. */
-export async function shovelByHand(job: Job): Promise<Measured> {
-  const connection = await connectRaw(job.amqpUrl, { noDelay: true })
-  const channel = await connection.createConfirmChannel()
-  const meter = new Meter(job)
-  channel.on('return', () => {
-    throw new Error('returned')
-  })
-  await channel.prefetch(job.inFlight)
-  await channel.consume(deadQueueOf(job.queue), (letter) => {
-    if (!letter) return
-    const options = { ...letter.properties, persistent: true, mandatory: true } as Options.Publish
-    channel.publish('', job.queue, letter.content, options, (error: Error | null) => {
-      if (error) throw error
-      channel.ack(letter)
-      meter.count()
-    })
-  })
-  return meter.done
 }

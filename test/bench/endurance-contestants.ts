@@ -6,6 +6,7 @@ import type { Job } from './job.ts'
 
 const storm = () => import('./retry-storm.ts')
 const dead = () => import('./dead-letters.ts')
+const shovel = () => import('./dead-letters-by-hand.ts')
 const redis = () => import('./redis-memory.ts')
 const grows = () => import('./growth.ts')
 const surehop = () => import('./publish-surehop.ts')
@@ -72,7 +73,7 @@ export const endurance: Readonly<Record<string, Contest>> = {
     turns: 2,
     contestants: {
       'Surehop publishMany(), new messages': lazy(surehop, (it) => it.surehopPublishMany),
-      'shovel by hand: consume, publish, ack': { prepare, run: lazy(dead, (it) => it.shovelByHand) },
+      'shovel by hand: consume, publish, ack': { prepare, run: lazy(shovel, (it) => it.shovelByHand) },
       'Surehop replay()': { prepare, run: lazy(dead, (it) => it.replay) },
       'Surehop replay(), asking the Redis store': { prepare, run: lazy(dead, (it) => it.replayAskingStore) },
     },
