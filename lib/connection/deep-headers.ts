@@ -1,9 +1,9 @@
 /**
- * Keeps messages whose headers are nested absurdly deep from ending the connection. amqplib reads and writes tables by recursion:
- * a few thousand levels, which fit into one frame and which the broker takes, overflow the stack, and the whole connection with
- * all its deliveries is lost, again and again, since the message stays in its queue.
+ * Keeps messages with headers that amqplib cannot read from ending the connection, with all its deliveries, again and again, since
+ * such a message stays in its queue. The broker takes them: tables nested thousands of levels deep, which fit into one frame and
+ * overflow the stack; numbers of type `L`; and headers that with the broker's own added no longer fit into an agreed frame.
  *
- * Promises: a header nested deeper than 32 levels (the most a producer here may send) is left out before amqplib sees it, and named
+ * Promises: an `L` is read as what it is; a header nested deeper than 32 levels (the most a producer here may send) is left out before amqplib sees it, and named
  * in the header `surehop-unreadable`; every other header and property comes through byte by byte. Such a message is refused,
  * and never sent on, since its copy would not be the same: the broker moves and keeps it as it is.
  */
@@ -12,11 +12,18 @@ import { HEADER, MAX_HEADER_DEPTH } from '../message.ts'
 /** What is needed of amqplib's connection: the bytes that came and were not read yet, and the reader of one frame. */
 export interface FrameReader {
   rest: Buffer
+  /** The largest payload of a frame, bytes, that is read. */
+  maxFrameSize: number
   recvFrame(): unknown
 }
 
 const HEADER_FRAME = 2
 const FRAME_OVERHEAD = 8
+/**
+ * The broker adds headers of its own to a message (how often it was delivered, how it died) and sends the frame however large that
+ * makes it: one that came in a frame as large as was agreed would end every connection that reads it again.
+ */
+const MAX_FRAME_BYTES = 1_048_576
 const PAYLOAD_AT = 7
 /** Of the payload: class, weight and size of the body come first. */
 const FLAGS_AT = PAYLOAD_AT + 12
@@ -24,11 +31,14 @@ const [HAS_CONTENT_TYPE, HAS_CONTENT_ENCODING, HAS_HEADERS] = [0x8000, 0x4000, 0
 /** A level takes at least its type and length: nothing shorter can be too deep. */
 const LEVEL_BYTES = 5
 const MAX_NAMED = 20
+/** Two types of one meaning, a signed number of 64 bits: the broker takes both and hands out both, amqplib stumbles over the first. */
+const [UNKNOWN_64, SIGNED_64] = [0x4c, 0x6c]
 
 /** Changes what this connection reads from now on. An amqplib that reads in another way is left alone. */
 export function withoutDeepHeaders(connection: Partial<FrameReader>): void {
   const { recvFrame } = connection
   if (typeof recvFrame !== 'function' || !Buffer.isBuffer(connection.rest)) return
+  connection.maxFrameSize = MAX_FRAME_BYTES
   connection.recvFrame = function (this: FrameReader) {
     if (this.rest[0] === HEADER_FRAME) this.rest = shallow(this.rest)
     return recvFrame.call(this)
@@ -42,8 +52,9 @@ export function shallow(bytes: Buffer): Buffer {
   const frameEnd = size + FRAME_OVERHEAD
   if (bytes.length < frameEnd) return bytes
   const at = tableAt(bytes)
-  if (at === undefined || bytes.readUInt32BE(at) <= MAX_HEADER_DEPTH * LEVEL_BYTES) return bytes
+  if (at === undefined) return bytes
   const table = bytes.subarray(at + 4, at + 4 + bytes.readUInt32BE(at))
+  if (table.length <= MAX_HEADER_DEPTH * LEVEL_BYTES && !table.includes(UNKNOWN_64)) return bytes
   const kept = shallowTable(table)
   if (kept === table) return bytes
   const grown = kept.length - table.length
@@ -67,7 +78,7 @@ function shallowTable(table: Buffer): Buffer {
   for (let at = 0; at < table.length; ) {
     const valueAt = at + 1 + table.readUInt8(at)
     const end = endOf(table, valueAt)
-    if (end - valueAt > MAX_HEADER_DEPTH * LEVEL_BYTES && isDeep(table, valueAt)) {
+    if (!readable(table, valueAt)) {
       if (names.length < MAX_NAMED) names.push(table.toString('utf8', at + 1, valueAt))
     } else kept.push(table.subarray(at, end))
     at = end
@@ -89,6 +100,7 @@ const WIDTH: Readonly<Record<string, number>> = {
   i: 4,
   f: 4,
   l: 8,
+  L: 8,
   d: 8,
   T: 8,
   D: 5,
@@ -104,8 +116,8 @@ function endOf(bytes: Buffer, at: number): number {
   return at + 1 + width
 }
 
-/** Without recursion: what is open is a list of ends. */
-function isDeep(bytes: Buffer, from: number): boolean {
+/** Gives numbers of 64 bits the one type that amqplib knows. Without recursion. @returns false when it is nested too deep */
+function readable(bytes: Buffer, from: number): boolean {
   const open: { readonly end: number; readonly named: boolean }[] = []
   const end = endOf(bytes, from)
   for (let at = from; at < end; ) {
@@ -114,11 +126,12 @@ function isDeep(bytes: Buffer, from: number): boolean {
     const type = String.fromCharCode(bytes[at]!)
     const after = endOf(bytes, at)
     const nested = type === 'F' || type === 'A'
+    if (type === 'L') bytes[at] = SIGNED_64
     if (nested) open.push({ end: after, named: type === 'F' })
-    if (open.length > MAX_HEADER_DEPTH) return true
+    if (open.length > MAX_HEADER_DEPTH) return false
     at = nested ? at + 5 : after
   }
-  return false
+  return true
 }
 
 function sized(bytes: Buffer): Buffer {

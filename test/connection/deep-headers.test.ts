@@ -73,4 +73,30 @@ describe('headers nested too deep', () => {
     await send(queue, 'm', [[named('deep'), { t: 'deep', of: 'A', levels: 31 }]])
     expect(JSON.stringify(await handled.promise)).to.equal(`{"deep":${'['.repeat(31)}${']'.repeat(31)}}`)
   })
+
+  it('of a type that amqplib does not know are read as the numbers they are', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    const handled = latch<object>()
+    await surehop.consume(queue, { identity: 'unguarded' }, async ({ headers }) => handled.resolve(headers))
+    const inner: Table = [[named('inner'), { t: 'L', v: -5n }]]
+    await send(queue, 'm', [
+      [named('outer'), { t: 'F', v: inner }],
+      [named('L'), { t: 'L', v: 7n }],
+    ])
+    expect(await handled.promise).to.deep.equal({ outer: { inner: -5 }, L: 7 })
+  })
+
+  it('that fill a frame are read also when the broker has added its own', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    await surehop.consume(queue, {}, async () => {
+      throw new Error('it cannot be sent on, and the broker moves it')
+    })
+    await send(queue, 'full', [[named('full'), { t: 'S', v: Buffer.alloc(131_000, 'x') }]])
+    const letters = surehop.deadLetters(queue)
+    await eventually(async () => (await letters.count()) === 1)
+    const [letter] = await letters.show('full')
+    expect(letter!.by).to.equal('broker')
+  })
 })
