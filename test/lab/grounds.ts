@@ -57,6 +57,8 @@ export async function openGrounds(release: Release): Promise<Grounds> {
 export class Grounds implements AsyncDisposable {
   readonly usual: Usual
   readonly #opened: Opened
+  /** The cluster is as it should be, as far as anybody knows: asking it costs seconds on a busy machine. */
+  #whole = true
 
   constructor(usual: Usual, opened: Opened) {
     this.usual = usual
@@ -64,9 +66,11 @@ export class Grounds implements AsyncDisposable {
   }
 
   /** Whole again, whatever the row before did, and with what this one needs beside the usual. */
-  async prepare(needs: Row['needs']): Promise<Place> {
+  async prepare({ needs, faults }: Row): Promise<Place> {
     const { rabbitmq, redis, postgres, brokerProxies, redisProxy, postgresProxy } = this.usual
-    await Promise.all([rabbitmq.whole(), redis.start(), postgres.start()])
+    await Promise.all([redis, postgres].map((server) => server.thaw().then(server.start)))
+    if (!this.#whole) await rabbitmq.whole()
+    this.#whole = !faults.some(({ touches }) => touches === 'broker')
     await Promise.all([...brokerProxies, redisProxy, postgresProxy].map((proxy) => proxy.resume()))
     const amqp = brokerProxies.map(({ url }) => url)
     const special = await specialRedis(needs)

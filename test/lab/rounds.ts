@@ -65,7 +65,7 @@ async function playInto(
   size: Size,
   tell: Tell,
 ): Promise<Outcome> {
-  await using place = await grounds.prepare(row.needs)
+  await using place = await grounds.prepare(row)
   await using fleet = await startFleet({ ...place.reach, ...size.fleet, seed, folder })
   const round = new Round(row, { ...place.world, fleet }, seed, size, tell)
   const trouble = await round.work().then(() => undefined, inWords)
