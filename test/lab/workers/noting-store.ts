@@ -49,11 +49,17 @@ export class NotingStore implements IdempotencyStore {
 
   async renew(scope: Scope, owner: string, options?: { readonly leave?: boolean }): Promise<'held' | 'lapsed'> {
     const sent = monotonicNs()
-    const answer = await this.#store.renew(scope, owner, options)
-    const from = this.#aliveNs ?? sent
-    this.#aliveNs = sent
-    if (sent - from > scope.leaseMs * 1e6) this.#ledger.write({ is: 'silent', at: sent, from })
-    return answer
+    this.#aliveNs ??= sent
+    try {
+      const answer = await this.#store.renew(scope, owner, options)
+      this.#noteSilence(scope, sent)
+      this.#aliveNs = sent
+      return answer
+    } catch (error) {
+      // This process may be dead before the store is back.
+      this.#noteSilence(scope, monotonicNs())
+      throw error
+    }
   }
 
   look(scope: Scope, ids: readonly string[]): Promise<RecordView[]> {
@@ -66,6 +72,11 @@ export class NotingStore implements IdempotencyStore {
 
   close(): Promise<void> {
     return this.#store.close()
+  }
+
+  #noteSilence({ leaseMs }: Scope, at: number): void {
+    const from = this.#aliveNs!
+    if (at - from > leaseMs * 1e6) this.#ledger.write({ is: 'silent', at, from })
   }
 
   #answered(settlement: Settlement, result: SettleResult | undefined): void {
