@@ -7,12 +7,14 @@ import { stripVTControlCharacters } from 'node:util'
 const CONTROL = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/gu
 /** Invisible: bidirectional marks, zero widths, tags and other format characters. */
 const FORMAT = /\p{Cf}|\u034f|\u115f|\u1160|\u17b4|\u17b5|\u3164|\uffa0/gu
+/** Marks piled on one character: they paint over the lines above and below. No language needs so many. */
+const PILE = /(\p{M}{4})\p{M}+/gu
 /** Picture of each control character, U+2400 on. */
 const PICTURES = 0x2400
 
 /** One line, with visible pictures in place of control characters. */
 export function safe(text: string): string {
-  return stripVTControlCharacters(text).replace(CONTROL, picture).replace(FORMAT, '·')
+  return stripVTControlCharacters(text).replace(CONTROL, picture).replace(FORMAT, '·').replace(PILE, '$1·')
 }
 
 /** Several lines: line feeds and tabs stay. */
