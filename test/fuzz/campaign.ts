@@ -1,0 +1,57 @@
+// A run of the fuzzer: batches of specimens until so many messages were sent, shrunk to the smallest batch that still fails.
+
+import fc from 'fast-check'
+import { specimens } from './specimens.ts'
+import { QUEUES, World } from './world.ts'
+
+/** How a run is told to go. */
+export interface Campaign {
+  readonly messages: number
+  readonly seed: number
+  /** The most messages of a batch. */
+  readonly batch: number
+  readonly onBatch?: (sent: number, world: World) => void
+  /** Told of each failure while the batch is made smaller. */
+  readonly onFailure?: (messages: number, error: Error) => void
+}
+
+/** What a run came to. */
+export interface Result {
+  readonly sent: number
+  readonly seconds: number
+  readonly ends: World['ends']
+  /** With the smallest batch that fails and how to try it again. */
+  readonly failure: string | undefined
+  /** With all letters in its archives; the caller closes it. */
+  readonly world: World
+}
+
+/** Runs until all are sent, or one went wrong. */
+export async function campaign({ messages, seed, batch, onBatch, onFailure }: Campaign): Promise<Result> {
+  const began = performance.now()
+  let world = await World.open()
+  let failed = false
+  let sent = 0
+  const property = fc.asyncProperty(
+    fc.array(specimens(QUEUES), { minLength: 1, maxLength: batch, size: 'max' }),
+    async (some) => {
+      if (sent >= messages && !failed) return
+      try {
+        await world.batch(some)
+        if (!failed) sent += some.length
+        onBatch?.(sent, world)
+      } catch (error) {
+        failed = true
+        onFailure?.(some.length, error as Error)
+        const broken = world
+        world = await World.open()
+        await broken.close()
+        throw error
+      }
+    },
+  )
+  const numRuns = Math.max(2, Math.ceil((4 * messages) / batch))
+  const details = await fc.check(property, { seed, numRuns, timeout: 180_000 })
+  const failure = details.failed ? `${details.errorInstance}\n${fc.defaultReportMessage(details)}` : undefined
+  return { sent, seconds: (performance.now() - began) / 1_000, ends: world.ends, failure, world }
+}

@@ -1,0 +1,50 @@
+// `npm run fuzz`: hostile messages to every kind of consumer, and the command over what is left of them.
+
+import { Command } from 'commander'
+import { deleteUnique } from '../support/unique.ts'
+import { campaign } from './campaign.ts'
+import { screens } from './screens.ts'
+
+const LONG = 100_000
+const SHORT = 2_000
+
+const flags = new Command('fuzz')
+  .option('--messages <n>', 'so many messages', Number, LONG)
+  .option('--seed <n>', 'the same seed makes the same messages', Number, Date.now() % 2 ** 31)
+  .option('--short', `${SHORT} messages`)
+  .parse()
+  .opts<{ messages: number; seed: number; short?: boolean }>()
+
+const messages = flags.short ? SHORT : flags.messages
+console.log(`${messages} messages, --seed ${flags.seed}`)
+for (const event of ['unhandledRejection', 'uncaughtException'] as const)
+  process.on(event, (error) => {
+    console.error(`${event}, --seed ${flags.seed}:`, error)
+    process.exit(1)
+  })
+
+let told = 0
+const result = await campaign({
+  messages,
+  seed: flags.seed,
+  batch: 400,
+  onBatch: (sent) => {
+    if (sent - told < messages / 20) return
+    told = sent
+    console.log(`${sent} sent, ${Math.round(process.memoryUsage().rss / 2 ** 20)} MiB`)
+  },
+  onFailure: (count, error) => console.log(`failed with ${count}: ${error.message.slice(0, 500)}`),
+})
+const { sent, seconds, ends, failure, world } = result
+console.log(`${sent} messages in ${Math.round(seconds)} s, ${Math.round(sent / seconds)}/s: ${JSON.stringify(ends)}`)
+if (failure) console.error(`\n${failure}\n\nOnce more: npm run fuzz -- --messages ${messages} --seed ${flags.seed}`)
+else {
+  const { offences, commands } = await screens(world)
+  console.log(`${commands} commands over all letters: ${offences.length} offences`)
+  for (const one of offences) console.error(one)
+  if (offences.length > 0) process.exitCode = 1
+}
+if (failure) process.exitCode = 1
+await world.close()
+await deleteUnique()
+process.exit()

@@ -1,0 +1,341 @@
+// Every kind of consumer that there is, and one raw publisher: what a batch of hostile messages is sent to.
+//
+// Promises: every message of a batch is accounted for by its own marker: its handler succeeded, or its letter lies in the dead letters
+// with a reason, or it is a copy of one with the same id. Letters go to the archive after each batch, where the command finds them.
+
+import { randomBytes } from 'node:crypto'
+import type { Pool } from 'pg'
+import { z } from 'zod'
+import {
+  type ConsumeOptions,
+  connect,
+  DeadLetterNow,
+  fixed,
+  type Handler,
+  type Message,
+  migrate,
+  onEvent,
+  PostgresIdempotencyStore,
+  RedisIdempotencyStore,
+  type Surehop,
+} from '../../lib/index.ts'
+import { freshSchema, type Schema } from '../support/database.ts'
+import { eventually } from '../support/eventually.ts'
+import { unique, uniqueQueue } from '../support/unique.ts'
+import { nastyTexts, type Specimen } from './specimens.ts'
+import { type Field, FRAME_MAX, headerFrameBytes, type RawMessage, RawPublisher, type Table } from './wire.ts'
+
+const MARKER = 'fuzz-marker'
+/** A marker, wherever it stands in a line of JSON. */
+const MARKED = /"fuzz:[0-9a-f]+:\d+:\w+"/
+const SETTLED_WITHIN_MS = 60_000
+/** Raw messages under way. */
+const WINDOW = 64
+const SHARED = ['shared-a', 'shared-b', 'shared-c']
+
+/** The consumers, by what is special about them. */
+const KINDS = ['plain', 'redis', 'inbox', 'schema', 'ordered', 'digest', 'unguarded'] as const
+type Kind = (typeof KINDS)[number]
+
+/** So many queues there are. */
+export const QUEUES = KINDS.length
+
+/** A message on its way, and what is known of it. */
+interface Sent {
+  readonly specimen: Specimen
+  readonly marker: string
+  readonly queue: string
+}
+
+/** What went wrong with which message. */
+export class Miscarried extends Error {}
+
+/** All of it, on queues of its own. */
+export class World {
+  readonly surehop: Surehop
+  readonly queues: readonly string[]
+  readonly #schema: Schema
+  readonly #redis: RedisIdempotencyStore
+  readonly #inbox: PostgresIdempotencyStore
+  readonly #ending = new AbortController()
+  readonly #run = randomBytes(4).toString('hex')
+  readonly #troubles: string[] = []
+  readonly #handled = new Set<string>()
+  /** Letters that nobody can move: they stay where they are, known from batches before. */
+  readonly #staying = new Set<string>()
+  #copies = 0
+  #buried = 0
+  #serial = 0
+  #publisher: RawPublisher | undefined
+  /** What became of the messages so far. */
+  readonly ends = { handled: 0, dead: 0, kept: 0, copies: 0 }
+
+  private constructor(surehop: Surehop, schema: Schema, queues: readonly string[]) {
+    this.surehop = surehop
+    this.#schema = schema
+    this.queues = queues
+    this.#redis = new RedisIdempotencyStore({ url: process.env['REDIS_URL']! }, { prefix: unique('fuzz') })
+    this.#inbox = new PostgresIdempotencyStore({ pool: schema.pool, schema: schema.name })
+  }
+
+  static async open(): Promise<World> {
+    const schema = await freshSchema({ max: 20 })
+    await migrate(schema.pool, { schema: schema.name })
+    const surehop = await connect({ amqp: process.env['AMQP_URL']!, service: 'fuzz', drainMs: 10_000 })
+    const world = new World(
+      surehop,
+      schema,
+      KINDS.map((kind) => uniqueQueue(`fuzz-${kind}`)),
+    )
+    await world.#listen()
+    for (const kind of KINDS) await world.#consume(kind)
+    return world
+  }
+
+  get pool(): Pool {
+    return this.#schema.pool
+  }
+
+  async close(): Promise<void> {
+    this.#publisher?.close()
+    this.#ending.abort()
+    await this.surehop.close()
+    await this.#redis.close()
+    await this.#inbox.close()
+    await this.#schema.close()
+  }
+
+  async #listen(): Promise<void> {
+    const { signal } = this.#ending
+    const mine = ({ queue }: { readonly queue: string }) => this.queues.includes(queue)
+    const stop = [
+      onEvent('message.duplicate', (event) => void (mine(event) && this.#copies++)),
+      onEvent('message.dead-lettered', (event) => void (mine(event) && this.#buried++)),
+      onEvent('store.unavailable', (event) => void (mine(event) && this.#trouble('store', event.error))),
+      onEvent('connection.state', ({ from, error }) => void (from === 'open' && error && this.#trouble(from, error))),
+    ]
+    signal.addEventListener('abort', () => {
+      for (const end of stop) end()
+    })
+  }
+
+  #trouble(what: string, error: Error): void {
+    // A slow machine is nobody's fault, and is got over.
+    if (!this.#ending.signal.aborted && !/in time|heartbeat/i.test(error.message))
+      this.#troubles.push(`${what}: ${error.message}`)
+  }
+
+  async #consume(kind: Kind): Promise<void> {
+    const queue = this.#queueOf(kind)
+    const common = { concurrency: 16, retry: { attempts: 2, backoff: fixed({ delayMs: 100 }) } }
+    const handler: Handler = async (message, { attempt }) => this.#handle(message, attempt)
+    if (kind === 'inbox') await this.#consumeInbox(queue, common)
+    else await this.surehop.consume(queue, { ...common, ...this.#optionsOf(kind) }, handler)
+  }
+
+  async #consumeInbox(queue: string, common: ConsumeOptions): Promise<void> {
+    const handler = this.#inbox.transactional(async (message, { client, attempt }) => {
+      await client.query('SELECT 1')
+      this.#handle(message, attempt)
+    })
+    await this.surehop.consume(queue, { ...common, idempotency: this.#inbox }, handler)
+  }
+
+  #optionsOf(kind: Kind): ConsumeOptions {
+    const idempotency = this.#redis
+    switch (kind) {
+      case 'plain':
+        return { identity: 'unguarded', body: 'bytes' }
+      case 'schema':
+        return { idempotency, schema: z.strictObject({ sku: z.string(), quantity: z.number() }) }
+      case 'ordered':
+        return { idempotency, orderBy: 'key' }
+      case 'digest':
+      case 'unguarded':
+        return { idempotency, identity: kind }
+      default:
+        return { idempotency }
+    }
+  }
+
+  #queueOf(kind: Kind): string {
+    return this.queues[KINDS.indexOf(kind)]!
+  }
+
+  /** Reads all that a handler may read, then does what the marker says. */
+  #handle(message: Message, attempt: number): void {
+    const marker = markerOf(message)
+    if (marker === undefined) throw new DeadLetterNow('it lost its marker')
+    const { headers, publishedAt } = message
+    JSON.stringify([Object.keys(headers), publishedAt, message.key, message.routingKey, message.exchange])
+    const [, , serial = '0', fate] = marker.split(':')
+    const nasty = nastyTexts[Number(serial) % nastyTexts.length]!
+    if (fate === 'fails' || (fate === 'once' && attempt === 1)) throw errorOf(nasty)
+    if (fate === 'hopeless') throw new DeadLetterNow(`no hope: ${nasty}`)
+    this.#handled.add(marker)
+  }
+
+  /** Sends a batch, waits until all of it has ended, and checks how. @throws Miscarried */
+  async batch(specimens: readonly Specimen[]): Promise<void> {
+    const before = { copies: this.#copies, buried: this.#buried }
+    this.#handled.clear()
+    const sent = await this.#send(specimens)
+    const ended = () => this.#handled.size + this.#copies - before.copies + this.#buried - before.buried
+    try {
+      await eventually(() => ended() >= sent.length, { withinMs: SETTLED_WITHIN_MS })
+    } catch {
+      // Which ones are missing is found out below.
+    }
+    const letters = await this.#letters()
+    this.#account(sent, letters)
+    await this.#tidy(letters)
+    await this.#quiet()
+  }
+
+  async #send(specimens: readonly Specimen[]): Promise<Sent[]> {
+    const sent: Sent[] = []
+    for (let at = 0; at < specimens.length; at += WINDOW) {
+      const some = specimens.slice(at, at + WINDOW).map((specimen) => this.#prepared(specimen))
+      this.#publisher = this.#publisher && !this.#publisher.broken ? this.#publisher : await publisher()
+      const own = this.#publisher
+      await Promise.all(some.map(({ message }) => own.publish(message)))
+      sent.push(...some)
+    }
+    return sent
+  }
+
+  #prepared(specimen: Specimen): Sent & { message: RawMessage } {
+    const fate = { succeeds: 'ok', 'fails once': 'once', fails: 'fails', 'is hopeless': 'hopeless' }[specimen.fate]
+    const marker = `fuzz:${this.#run}:${this.#serial++}:${fate}`
+    const queue = this.queues[specimen.queue]!
+    return { specimen, marker, queue, message: marked(specimen, marker, queue) }
+  }
+
+  /** Lines of all letters, by marker. */
+  async #letters(): Promise<Map<string, string>> {
+    const found = new Map<string, string>()
+    for (const queue of this.queues)
+      for await (const line of this.surehop.deadLetters(queue).exportTo()) {
+        const marker = MARKED.exec(line)?.[0].slice(1, -1)
+        if (marker === undefined) throw new Miscarried(`a letter without its marker: ${line.slice(0, 500)}`)
+        found.set(marker, line)
+      }
+    return found
+  }
+
+  #account(sent: readonly Sent[], letters: ReadonlyMap<string, string>): void {
+    for (const one of sent) {
+      const line = letters.get(one.marker)
+      const copy = this.#mayBeCopy(one)
+      if (line !== undefined) this.#judge(one, line)
+      else if (this.#handled.has(one.marker)) this.ends.handled++
+      else if (copy) this.ends.copies++
+      else throw new Miscarried(`neither handled nor dead: ${told(one)}. ${this.#state()}`)
+    }
+    if (this.#troubles.length > 0) throw new Miscarried(`it was disturbed: ${this.#troubles.splice(0).join('; ')}`)
+  }
+
+  /** Only an id that others have, too, excuses a message that nobody handled. */
+  #mayBeCopy({ specimen, queue }: Sent): boolean {
+    if (specimen.identity === 'shared' || specimen.identity === 'hostile') return true
+    const guarded = queue !== this.#queueOf('plain') && queue !== this.#queueOf('unguarded')
+    return guarded && specimen.identity === 'none'
+  }
+
+  #judge(one: Sent, line: string): void {
+    const { headers } = JSON.parse(line) as { headers: Record<string, unknown> }
+    const reason = String(headers['surehop-reason'])
+    const message = String(headers['surehop-error-message'])
+    const fate = one.specimen.fate
+    if (reason === 'rejected' || headers['surehop-unreadable'] !== undefined) this.ends.kept++
+    else if (
+      reason === 'invalid message' &&
+      !/^(expected (header )?\S*(message_id|transaction_id|surehop-[a-z-]+)|expected headers|the (message|body) |body)/.test(
+        message,
+      )
+    )
+      throw new Miscarried(`its letter names no field: "${message}": ${told(one)}`)
+    else if (reason.startsWith('no hope') && fate !== 'is hopeless') throw new Miscarried(`it had hope: ${told(one)}`)
+    this.ends.dead++
+  }
+
+  /** All letters go to the archive, but for those that nobody can send. */
+  async #tidy(letters: ReadonlyMap<string, string>): Promise<void> {
+    for (const queue of this.queues) {
+      const { stopped, error, failed } = await this.surehop.deadLetters(queue).discard()
+      if (stopped !== 'done') throw new Miscarried(`discarding stopped: ${stopped} ${error?.message}`)
+      if (failed > 0 && !/too deep|field "!"|cannot be encoded/.test(String(error?.message)))
+        throw new Miscarried(`a letter cannot be discarded: ${error?.message}`)
+    }
+    for (const marker of letters.keys()) this.#staying.add(marker)
+  }
+
+  /** Nothing is left, and everything is well. */
+  async #quiet(): Promise<void> {
+    for (const queue of this.queues)
+      await eventually(async () => (await this.surehop.queueStatus(queue))?.messages === 0, {
+        withinMs: SETTLED_WITHIN_MS,
+        what: `an empty queue ${queue}`,
+      })
+    const { reasons: problems } = this.surehop.health()
+    if (problems.length > 0) throw new Miscarried(`not healthy: ${problems.join('; ')}`)
+  }
+
+  #state(): string {
+    return `Health: ${JSON.stringify(this.surehop.health().reasons)}; troubles: ${this.#troubles.join('; ')}`
+  }
+}
+
+function publisher(): Promise<RawPublisher> {
+  return RawPublisher.open(process.env['AMQP_URL']!)
+}
+
+function markerOf({ appId, headers }: Message): string | undefined {
+  for (const value of [headers[MARKER], appId]) if (typeof value === 'string' && MARKED.test(`"${value}"`)) return value
+  return undefined
+}
+
+function errorOf(text: string): Error {
+  const error = new Error(`${text} at amqp://user:${text}@host`)
+  error.name = text
+  return error
+}
+
+/** The message as it goes out: known again by its marker, and small enough for a frame. */
+function marked(specimen: Specimen, marker: string, queue: string): RawMessage {
+  const { properties, identity, body } = specimen
+  const { appId, headers = [], ...rest } = properties
+  const field: Field = { t: 'S', v: Buffer.from(marker) }
+  const table: Table =
+    specimen.marker === 'header'
+      ? [...headers.filter(([name]) => !name.equals(Buffer.from(MARKER))), [Buffer.from(MARKER), field]]
+      : headers
+  const own = specimen.marker === 'header' ? appId : Buffer.from(marker)
+  const id = identity === 'own' ? Buffer.from(`id-${marker}`) : identity === 'none' ? undefined : idOf(specimen)
+  const message: RawMessage = {
+    exchange: '',
+    routingKey: Buffer.from(queue),
+    properties: {
+      ...rest,
+      headers: table,
+      ...(own ? { appId: own } : {}),
+      ...(id ? { messageId: id } : {}),
+    },
+    body,
+  }
+  if (headerFrameBytes(message) <= FRAME_MAX) return message
+  return marked({ ...specimen, properties: { ...properties, headers: headers.slice(0, -1) } }, marker, queue)
+}
+
+function idOf({ identity, body, properties }: Specimen): Buffer {
+  if (identity === 'shared') return Buffer.from(SHARED[body.length % SHARED.length]!)
+  return (
+    properties.correlationId ??
+    properties.type ??
+    Buffer.from(nastyTexts[body.length % nastyTexts.length]!).subarray(0, 255)
+  )
+}
+
+function told({ specimen, marker, queue }: Sent): string {
+  return `${marker} in ${queue} (${specimen.fate}, id ${specimen.identity})`
+}
