@@ -80,8 +80,16 @@ export const endsMutants: readonly Mutant[] = [
     breaks: 'a delivery of a lost channel is settled on the channel that is open now',
     file: 'lib/consumer/consumer.ts',
     from: 'this.#take(new Delivery(raw, epoch))',
-    to: 'this.#take(new Delivery(raw, { open: true, signal: epoch.signal, settle: (verb, it) => this.#epoch!.settle(verb, it) } as Epoch))',
-    tests: EVERY_STEP('fault before or after each step'),
+    to: 'const now = { open: true, signal: epoch.signal, arrived: (it) => epoch.arrived(it), settle: (...of) => this.#epoch.settle(...of) }\n    this.#take(new Delivery(raw, now))',
+    tests: EVERY_STEP('outlasts a lost channel, and succeeds at the second attempt: a fault'),
+  },
+  {
+    name: 'ack-for-many-takes-all',
+    breaks: 'an ack for many takes deliveries along whose handlers still run',
+    file: 'lib/consumer/delivery.ts',
+    from: 'if (deliveryTag > lowest)',
+    to: 'if (deliveryTag < 0)',
+    tests: tests('test/consumer/delivery-interleavings.test.ts', 'are settled once, as asked'),
   },
   {
     name: 'settled-twice',

@@ -48,7 +48,7 @@ export const idempotencyMutants: readonly Mutant[] = [
     breaks: 'a lease is taken from an owner that lives',
     file: RECORD,
     from: 'if (!mine && asked.holderUntilMs * 1000 > asked.nowUs) {',
-    to: 'if (!mine && asked.holderUntilMs * 1000 < asked.nowUs) {',
+    to: 'if (!mine && asked.holderUntilMs === asked.nowUs) {',
     tests: tests('test/idempotency/interleavings.test.ts', 'keep the promises in every interleaving'),
   },
   {

@@ -42,9 +42,14 @@ function flags(): Flags {
     .description('Puts faults into a copy of the code, one by one, and sees that the tests notice each.')
     .option('--only <name>', 'this mutant only; may be given more than once', named)
     .option('--list', 'show the mutants, and try none')
-    .option('--seed <number>', 'for tests that make random choices', Number, SEED)
+    .option('--seed <number>', 'for tests that make random choices', whole, SEED)
     .showHelpAfterError()
   return program.parse().opts<Flags>()
+}
+
+function whole(text: string): number {
+  if (/^-?\d{1,9}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('Expected a whole number.')
 }
 
 function named(name: string, before: readonly Mutant[] = []): readonly Mutant[] {

@@ -92,7 +92,7 @@ class Heard {
     if (!line.startsWith('["')) return
     const [what, about] = read(line)
     if (what === 'pass') this.passed.push(about.fullTitle)
-    if (what === 'fail') this.failed.push({ title: about.fullTitle, why: firstLine(about.err) })
+    if (what === 'fail') this.failed.push({ title: about.fullTitle, why: whyOf(about) })
     if (what === 'end') this.#ended = true
   }
 }
@@ -105,8 +105,10 @@ function read(line: string): readonly [string, { readonly fullTitle: string; rea
   }
 }
 
-function firstLine(text: string): string {
-  return String(text).split('\n')[0]!.slice(0, 200)
+/** In one line. A random test says first only that it failed. */
+function whyOf({ err }: { readonly err: string }): string {
+  const [, got = err] = /\nGot (?:error: )?([\s\S]*)/.exec(err) ?? []
+  return got.replace(/\s+/g, ' ').slice(0, 200)
 }
 
 function ended(child: ChildProcess): Promise<number | NodeJS.Signals> {
