@@ -11,7 +11,7 @@ import { ReleaseUnavailable } from './cluster/releases.ts'
 import { type Grounds, openGrounds } from './grounds.ts'
 import { allRows, type Row } from './mix.ts'
 import { writeResults } from './results.ts'
-import { play, type Size } from './rounds.ts'
+import { play, type Size, type Tell } from './rounds.ts'
 import { FULL, SHORT, SHORT_BEGIN_MS, SHORT_ROWS } from './sizes.ts'
 import { broken, type Played, table } from './table.ts'
 import { versionsOf } from './versions.ts'
@@ -40,7 +40,7 @@ const program = new Command('npm run lab --')
   )
   .addOption(new Option('--release <names...>', 'RabbitMQ releases').choices(RELEASES).default(['installed']))
   .option('--messages <n>', 'messages of a row, at least', wholeNumber)
-  .option('--turns <n>', 'faults of a row', wholeNumber)
+  .option('--turns <n>', 'faults of a row, of each lane of a mix', wholeNumber)
   .option('--write', 'write the table into test/lab/results')
   .option('--list', 'name the rows and end')
   .exitOverride()
@@ -96,7 +96,7 @@ async function playAll(grounds: Grounds, release: Release, flags: Flags): Promis
     }
     const tell = (line: string) => say(`[${played.length + 1}/${rows.length}] ${row.id}: ${line}`)
     const result = await play(row, grounds, flags.seed, sizeOf(flags), tell)
-    conclude(result, release, flags.seed, tell)
+    conclude(result, again(row, release, flags), tell)
     played.push(result)
   }
   return played
@@ -107,14 +107,20 @@ function namesOf(rows: readonly Row[]): string {
 }
 
 /** The row's end, and where it is bad what is needed to look into it. */
-function conclude(result: Played, release: Release, seed: number, tell: (line: string) => void): void {
+function conclude(result: Played, command: string, tell: Tell): void {
   const { verdict, seconds, injected } = result
   const wrong = broken(result)
   const sum = `${verdict.messages} messages, ${injected} faults, ${seconds.toFixed(0)} s`
   tell(wrong.length === 0 ? `kept: ${sum}` : `BROKEN: ${wrong.join('; ')} (${sum})`)
   if (wrong.length === 0) return
   for (const line of verdict.evidence) tell(`  ${line}`)
-  tell(`again with: npm run lab -- --only ${result.id} --seed ${seed} --release ${release}`)
+  tell(`again with: ${command}`)
+}
+
+/** The command that plays a row as this run did. */
+function again({ id }: Row, release: Release, { seed, short, messages, turns }: Flags): string {
+  const sizes = [short && '--short', messages && `--messages ${messages}`, turns && `--turns ${turns}`]
+  return ['npm run lab --', ...sizes, `--only ${id} --seed ${seed} --release ${release}`].filter(Boolean).join(' ')
 }
 
 function rowsOf({ only, short }: Flags): readonly Row[] {
