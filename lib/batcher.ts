@@ -71,11 +71,16 @@ export class Batcher<Request, Answer> {
 
   /** Answers undefined when the batcher gave up before an answer came. */
   ask(request: Request): Promise<Answer | undefined> {
-    if (this.#givenUp.signal.aborted) return Promise.resolve(undefined)
-    return new Promise((resolve) => {
-      this.#waiting.push({ request, resolve })
+    return new Promise((resolve) => this.tell(request, resolve))
+  }
+
+  /** The same, for those who have more to do with the answer than to await it. `answered` must not throw. */
+  tell(request: Request, answered: (answer: Answer | undefined) => void): void {
+    if (this.#givenUp.signal.aborted) answered(undefined)
+    else {
+      this.#waiting.push({ request, resolve: answered })
       if (!this.#flying) void this.#fly()
-    })
+    }
   }
 
   /** Sends nothing more. Harmless when repeated. */

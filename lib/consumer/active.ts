@@ -22,6 +22,8 @@ export type AttemptEnd =
   | { readonly ended: 'failed'; readonly error: unknown }
   | { readonly ended: 'interrupted'; readonly error: Error }
 
+const DONE: AttemptEnd = { ended: 'done' }
+
 type Send<T> = (message: OutgoingMessage, options: PublishOptions) => Promise<T>
 
 /** Where a context keeps its attempt; goes along when a middleware spreads the context. */
@@ -119,16 +121,18 @@ export class Active implements AttemptPublishes {
         this.#end = undefined
         resolve(how)
       }
-      this.#handle(handler).then(
-        () => this.#end?.({ ended: 'done' }),
-        (error: unknown) => this.#end?.(this.#failure(error)),
-      )
+      const failed = (error: unknown) => this.#end?.(this.#failure(error))
+      const done = () => this.#end?.(DONE)
+      this.#handle(handler).then(() => (this.#publishes ? this.settled().then(done, failed) : done()), failed)
     })
   }
 
-  async #handle(handler: Handler): Promise<void> {
-    await handler(this.#run.message, this.#context())
-    if (this.#publishes) await this.settled()
+  #handle(handler: Handler): Promise<unknown> {
+    try {
+      return Promise.resolve(handler(this.#run.message, this.#context()))
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   async settled(): Promise<void> {

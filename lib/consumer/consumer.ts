@@ -19,7 +19,7 @@ import type { Topology } from '../topology/topology.ts'
 import { type DecodeOptions, decode } from './decode.ts'
 import { Delivery, Epoch } from './delivery.ts'
 import type { Guard, Run } from './handler.ts'
-import { InFlight, type Rest } from './in-flight.ts'
+import { InFlight, type Job } from './in-flight.ts'
 import { Processor, type ProcessorParts } from './processor.ts'
 
 /** What a consumer is put together from. */
@@ -209,7 +209,7 @@ export class Consumer {
       this.#add(`\n${this.#sequence++}`, delivery, () => this.#processor.refuse(delivery, invalid))
       return
     }
-    this.#add(key, delivery, (rest) => this.#processor.process(delivery, run, rest))
+    this.#add(key, delivery, (rest, leave) => this.#processor.process(delivery, run, rest, leave))
   }
 
   /** Copies of one message run one after another, so that the second is dropped without asking about a lease. */
@@ -219,9 +219,9 @@ export class Consumer {
     return run.guarded ? `i${run.message.messageId}` : `\n${this.#sequence++}`
   }
 
-  #add(key: string, delivery: Delivery, run: (rest: Rest) => Promise<void>): void {
+  #add(key: string, delivery: Delivery, run: Job['run']): void {
     const drop = () => void (this.#parts.singleActive || delivery.handBack())
-    this.#inFlight.add({ key, run: (rest) => (delivery.stale ? Promise.resolve() : run(rest)), drop })
+    this.#inFlight.add({ key, run: (rest, leave) => (delivery.stale ? Promise.resolve() : run(rest, leave)), drop })
   }
 
   #lost(reason: Error): void {

@@ -3,6 +3,7 @@
  * order they came, other keys in parallel. Knows no broker.
  *
  *     waiting ──slot free, key free──▶ running ⇄ resting (no slot, keeps its key) ──▶ ended
+ *        │                                └──leave()──▶ leaving (the same, needs none any more) ──▶ ended
  *        └──dropWaiting()──▶ dropped                     after halt() nothing that waits ever runs
  *
  * Does NOT promise a bound on what waits: the broker's prefetch is that bound.
@@ -12,8 +13,8 @@
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string
-  /** Waits that need no slot go through `rest`. */
-  readonly run: (rest: Rest) => Promise<void>
+  /** Waits that need no slot go through `rest`; `leave` gives the slot up for good. */
+  readonly run: (rest: Rest, leave: () => void) => Promise<void>
   /** Called instead of `run` for a job that is dropped. */
   readonly drop?: () => void
 }
@@ -30,6 +31,7 @@ export class InFlight {
   /** Jobs that have rested and want a slot again; before all that have not started. */
   readonly #rested: (() => void)[] = []
   #running = 0
+  /** Jobs without a slot that have not ended: they rest, or are leaving. */
   #resting = 0
   #halted = false
   #idle: (() => void)[] = []
@@ -93,23 +95,32 @@ export class InFlight {
 
   #start(job: Job): void {
     this.#running++
-    const ended = () => this.#ended(job)
-    job.run((wait) => this.#rest(wait)).then(ended, ended)
-  }
-
-  async #rest(wait: () => Promise<void>): Promise<void> {
-    this.#running--
-    this.#resting++
-    this.#fill()
-    await wait()
-    await new Promise<void>((resume) => {
-      this.#rested.push(resume)
+    let holds = true
+    const leave = () => {
+      if (!holds) return
+      holds = false
+      this.#running--
+      this.#resting++
       this.#fill()
-    })
+    }
+    const rest = async (wait: () => Promise<void>) => {
+      leave()
+      await wait()
+      await new Promise<void>((resume) => {
+        this.#rested.push(resume)
+        this.#fill()
+      })
+      holds = true
+    }
+    const ended = () => {
+      if (holds) this.#running--
+      else this.#resting--
+      this.#ended(job)
+    }
+    job.run(rest, leave).then(ended, ended)
   }
 
   #ended(job: Job): void {
-    this.#running--
     const next = this.#behind.get(job.key)!.shift()
     if (next) this.#ready.push(next)
     else this.#behind.delete(job.key)

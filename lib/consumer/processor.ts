@@ -84,10 +84,11 @@ export class Processor {
   }
 
   /** A delivery that could be read. Never rejects. */
-  async process(delivery: Delivery, run: Run, rest: Rest): Promise<void> {
+  async process(delivery: Delivery, run: Run, rest: Rest, leave: () => void): Promise<void> {
     const { messageId } = run.message
     try {
-      await this.#repeatedly(delivery, run, rest)
+      const next = await this.#once(delivery, run, leave)
+      if (next !== 'ended') await this.#repeatedly(delivery, run, next, rest, leave)
     } catch (error) {
       this.#stale(run, error as Error)
       await pause(HAND_BACK_PAUSE_MS, delivery.lost)
@@ -97,13 +98,12 @@ export class Processor {
     }
   }
 
-  async #repeatedly(delivery: Delivery, first: Run, rest: Rest): Promise<void> {
+  async #repeatedly(delivery: Delivery, first: Run, delayMs: number, rest: Rest, leave: () => void): Promise<void> {
     let run = first
-    let next = await this.#once(delivery, run)
-    while (next !== 'ended') {
+    for (let next: Next = delayMs; next !== 'ended'; ) {
       if (!(await this.#waited(delivery, next, rest))) return
       run = this.#anew(delivery, run)
-      next = await this.#once(delivery, run)
+      next = await this.#once(delivery, run, leave)
     }
   }
 
@@ -126,12 +126,12 @@ export class Processor {
     delivery.ack()
   }
 
-  async #once(delivery: Delivery, run: Run): Promise<Next> {
+  async #once(delivery: Delivery, run: Run, leave: () => void): Promise<Next> {
     const admission = await this.#admit(delivery, run)
     if (!admission) return this.#giveBack(delivery)
     switch (admission.admit) {
       case 'run':
-        return this.#attempt(delivery, run)
+        return this.#attempt(delivery, run, leave)
       case 'drop':
         return this.#drop(delivery, run, admission.why)
       case 'later':
@@ -158,17 +158,26 @@ export class Processor {
     return undefined
   }
 
-  async #attempt(delivery: Delivery, run: Run): Promise<Next> {
+  async #attempt(delivery: Delivery, run: Run, leave: () => void): Promise<Next> {
     const started = performance.now()
     const active = new Active(run, this.#parts.producer)
     const place = this.#active.add(active)
     const end = await active.run(this.#parts.handler, this.#watch)
     this.#active.remove(place)
-    return this.#ended(delivery, run, end, performance.now() - started)
+    const durationMs = performance.now() - started
+    if (end.ended !== 'done') return this.#unfinished(delivery, run, end, durationMs)
+    const completed = this.#complete(delivery, run, durationMs)
+    // The record is on its way, ahead of the next message's claim, which needs the slot more than we do.
+    if (run.fencingToken !== undefined) leave()
+    return completed
   }
 
-  #ended(delivery: Delivery, run: Run, end: AttemptEnd, durationMs: number): Promise<Next> {
-    if (end.ended === 'done') return this.#complete(delivery, run, durationMs)
+  #unfinished(
+    delivery: Delivery,
+    run: Run,
+    end: Exclude<AttemptEnd, { ended: 'done' }>,
+    durationMs: number,
+  ): Promise<Next> {
     if (end.ended === 'interrupted') return this.#interrupted(delivery, run, end.error)
     this.#parts.events.emit('message.failed', { ...this.#facts(run), error: end.error, durationMs })
     run.firstFailedAt ??= Date.now()

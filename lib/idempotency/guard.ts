@@ -8,7 +8,7 @@
  * and to record what it finished meanwhile: else the quickest would run again what another has just done.
  * Emits store.unavailable, store.available, store.warning, lease.lapsed.
  */
-import { Batcher, Turns } from '../batcher.ts'
+import { Batcher } from '../batcher.ts'
 import type { Admission, Guard, Run, RunEnding } from '../consumer/handler.ts'
 import { type Deferred, deferred, pause } from '../deadline.ts'
 import { LeaseLost, MessageConflict, textOf } from '../errors.ts'
@@ -35,6 +35,8 @@ const RENEWALS = 3
 const PROBE_MS = 500
 /** How long claims wait after an outage in which leases may have run out, ms; instances find their way back within about that. */
 const GRACE_MS = 3_000
+
+const ADMITTED: Admission = { admit: 'run' }
 
 interface Outage {
   readonly since: number
@@ -66,7 +68,7 @@ export class StoreGuard implements Guard {
     this.#parts = parts
     const { store, scope } = parts
     const onFailure = (error: Error) => this.#unavailable(error)
-    const watch = { maxBatch: MAX_BATCH, turns: new Turns(), onFailure }
+    const watch = { maxBatch: MAX_BATCH, onFailure }
     this.#claims = new Batcher({
       ...watch,
       ready: (givenUp) => this.#claimable(givenUp),
@@ -109,27 +111,32 @@ export class StoreGuard implements Guard {
     this.#claims.giveUp()
   }
 
-  async admit(run: Run): Promise<Admission | undefined> {
+  admit(run: Run): Promise<Admission | undefined> {
     const { generation, attempt, digest } = run
     const { messageId: id } = run.message
-    const result = await this.#claims.ask({ id, digest, generation, attempt, sequence: this.#sequence++ })
-    if (!result) return undefined
-    if (result.status === 'acquired' || result.status === 'exhausted') run.fencingToken = result.fencingToken
-    return this.#admission(run, result)
+    const claim = { id, digest, generation, attempt, sequence: this.#sequence++ }
+    return new Promise((resolve) => {
+      this.#claims.tell(claim, (result) => resolve(result && this.#admission(run, result)))
+    })
   }
 
-  async end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> {
-    if (run.fencingToken === undefined) return 'recorded'
-    const settlement = { id: run.message.messageId, fencingToken: run.fencingToken, digest: run.digest, ending }
-    const result = await this.#ends.ask(settlement)
-    return result === undefined ? undefined : result === 'lost' ? 'lost' : 'recorded'
+  end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> {
+    const { fencingToken, digest } = run
+    if (fencingToken === undefined) return Promise.resolve('recorded')
+    const settlement = { id: run.message.messageId, fencingToken, digest, ending }
+    return new Promise((resolve) => {
+      this.#ends.tell(settlement, (result) =>
+        resolve(result === 'settled' || result === 'already' ? 'recorded' : result),
+      )
+    })
   }
 
   #admission(run: Run, result: ClaimResult): Admission {
+    if (result.status === 'acquired' || result.status === 'exhausted') run.fencingToken = result.fencingToken
     switch (result.status) {
       case 'acquired':
         run.attempt = result.attempt
-        return { admit: 'run' }
+        return ADMITTED
       case 'completed':
       case 'superseded':
         return { admit: 'drop', why: result.status }

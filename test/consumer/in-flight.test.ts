@@ -121,6 +121,51 @@ describe('in-flight: what runs now', () => {
     expect(log.slice(-2)).to.deep.equal(['+a2', '-a2'])
   })
 
+  it('gives the slot of a leaving job to other keys at once, keeps its key until it has ended, and is not drained before', async () => {
+    const log: string[] = []
+    const flight = new InFlight(1)
+    const recorded = latch()
+    flight.add({
+      key: 'a',
+      run: async (_, leave) => {
+        log.push('a leaves')
+        leave()
+        leave()
+        await recorded.promise
+        log.push('a ended')
+      },
+    })
+    const jobs = [manual(log, 'a', 'a2'), manual(log, 'b', 'b'), manual(log, 'c', 'c')]
+    for (const { job } of jobs) flight.add(job)
+    await settled()
+    expect(log).to.deep.equal(['a leaves', '+b'])
+    expect([flight.running, flight.size]).to.deep.equal([1, 4])
+    for (const { end } of jobs) end()
+    await settled()
+    expect(log).to.deep.equal(['a leaves', '+b', '-b', '+c', '-c'])
+    const drained = flight.drained().then(() => log.push('drained'))
+    await settled()
+    recorded.resolve()
+    await drained
+    expect(log.slice(5)).to.deep.equal(['a ended', '+a2', '-a2', 'drained'])
+  })
+
+  it('takes a slot again for a job that rests after it left', async () => {
+    const flight = new InFlight(1)
+    const running: number[] = []
+    flight.add({
+      key: 'a',
+      run: async (rest, leave) => {
+        leave()
+        running.push(flight.running)
+        await rest(async () => {})
+        running.push(flight.running)
+      },
+    })
+    await flight.drained()
+    expect([...running, flight.running, flight.size]).to.deep.equal([0, 1, 0, 0])
+  })
+
   it('is not drained while a job rests, and lets it end after halt', async () => {
     const flight = new InFlight(1)
     const rested = latch()
