@@ -5,6 +5,7 @@ import { type Mutant, tests } from './mutant.ts'
 const CONTRACT = 'test/idempotency/contract.test.ts'
 const POSTGRES = 'test/idempotency/postgres-model.test.ts'
 const RACES = 'test/idempotency/postgres-races.test.ts'
+const LOST = 'test/idempotency/lost-replies.test.ts'
 const RECORD = 'lib/idempotency/record.ts'
 const LUA = 'lib/idempotency/redis-scripts.ts'
 const OWNER_CHECK = "if (record.owner !== owner) return { result: 'lost', record }"
@@ -113,7 +114,7 @@ export const idempotencyMutants: readonly Mutant[] = [
     file: LUA,
     from: "local since = till > ms and sub(entry, 9, 16) or struct.pack('<d', us)",
     to: "local since = entry and sub(entry, 9, 16) or struct.pack('<d', us)",
-    tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client tells an owner that it renewed too late'),
+    tests: tests(LOST, 'the Redis store tells an owner that it was away too long'),
   },
   {
     name: 'redis-two-live-owners',
@@ -145,7 +146,7 @@ export const idempotencyMutants: readonly Mutant[] = [
     file: 'lib/idempotency/postgres-statements.ts',
     from: 'since = CASE WHEN o.until <= clock_timestamp() THEN clock_timestamp() ELSE o.since END',
     to: 'since = o.since',
-    tests: tests(POSTGRES, 'PostgresIdempotencyStore tells an owner that it renewed too late'),
+    tests: tests(LOST, 'the Postgres inbox tells an owner that it was away too long'),
   },
   {
     name: 'postgres-settle-without-lock',
