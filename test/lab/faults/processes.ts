@@ -50,7 +50,7 @@ function kill(role: Role): Fault {
 function zombie(role: 'consumer' | 'inbox-consumer'): Fault {
   return {
     id: `zombie-${role}`,
-    name: `${article(role, true)} frozen beyond its lease, then awake`,
+    name: `${article(role)} frozen beyond its lease, then awake`,
     touches: LANE[role],
     ...(role === 'consumer' && { limit: 'process-dies' as const }),
     deal(random: Random) {
@@ -77,7 +77,6 @@ function clock(role: Role): Fault {
   }
 }
 
-function article(role: Role, capital = false): string {
-  const word = /^[aeiou]/.test(role) ? 'an' : 'a'
-  return `${capital ? word[0]!.toUpperCase() + word.slice(1) : word} ${role.replace('-', ' ')}`
+function article(role: Role): string {
+  return `${/^[aeiou]/.test(role) ? 'an' : 'a'} ${role.replace('-', ' ')}`
 }
