@@ -1,14 +1,23 @@
 /**
  * Items in the order they came, any of which may leave at any time, in O(1). Unlike a `Set`, whose outgrown tables go on holding
  * what has left until the next full garbage collection, it holds nothing that left. Measured: 3 µs less CPU per message.
+ *
+ * Links are of a class: where V8 sees that objects written as literals outlive a collection or two, it makes all of them old from
+ * the start, and each then holds all it points to until the next full one.
  */
 
 /** An item's place in its chain. */
-export interface Link<T> {
+export class Link<T> {
   readonly item: T
-  chained: boolean
+  chained = true
   before: Link<T> | undefined
   after: Link<T> | undefined
+
+  constructor(item: T, before: Link<T> | undefined) {
+    this.item = item
+    this.before = before
+    this.after = undefined
+  }
 }
 
 /** Things in the order they were put in; each can leave from anywhere. */
@@ -28,7 +37,7 @@ export class Chain<T> {
   }
 
   add(item: T): Link<T> {
-    const link: Link<T> = { item, chained: true, before: this.#last, after: undefined }
+    const link = new Link(item, this.#last)
     if (this.#last) this.#last.after = link
     else this.#first = link
     this.#last = link
