@@ -47,8 +47,18 @@ const LEADER = `Leader = fun(Queue) ->
   end
 end`
 
-/** Whether a node is part of the whole: `apart`, `missing` with those it knows to run, `unled` with a queue, or `whole`. */
-const STANDING = `${LEADER},
+/**
+ * Whether a node is part of the whole: `apart`, `missing` with those it knows to run, `unled` with a queue, or `whole`. A queue is led
+ * if a leader answers for it. Not the question above: after a restart, the leader of a queue without traffic leaves it open
+ * for a minute and more on 3.10, while all members are there and name the same leader (measured).
+ */
+const STANDING = `Led = fun(Queue) ->
+  {Name, _} = amqqueue:get_pid(Queue),
+  case rpc:call(node(), ra, members, [{Name, node()}, 3000], 6000) of
+    {ok, _, {_, _}} -> true;
+    _ -> false
+  end
+end,
 Running = case erlang:function_exported(rabbit_nodes, list_running, 0) of
   true -> rabbit_nodes:list_running();
   false -> rabbit_nodes:all_running()
@@ -61,7 +71,7 @@ Quorum = [Queue || Queue <- rabbit_amqqueue:list(), amqqueue:get_type(Queue) =:=
 case {length(Running), Partitions} of
   {1, [_ | _]} -> apart;
   {${NAMES.length}, _} ->
-    case lists:search(fun(Queue) -> Leader(Queue) =:= none end, Quorum) of
+    case lists:search(fun(Queue) -> not Led(Queue) end, Quorum) of
       false -> whole;
       {value, Queue} -> {unled, amqqueue:get_name(Queue)}
     end;
