@@ -2,13 +2,14 @@
  * What goes out: results on stdout, everything else on stderr. A reader that goes away (`| head`) ends the command quietly;
  * colours only where a terminal shows them.
  */
-import Table from 'cli-table3'
 import colors from 'picocolors'
-import { cut, safe, widthOf } from './text.ts'
+import { cut, padded, safe, widthOf } from './text.ts'
 
 const FALLBACK_WIDTH = 100
 const MIN_WIDTH = 40
-const PADDING = 2
+/** Between two columns. */
+const GAP = '  '
+const PADDING = GAP.length
 
 /** Results go to stdout; its end (EPIPE) is told by the signal. */
 export class Output {
@@ -115,20 +116,16 @@ export function table<Row>(
   const cells = rows.map((row) => columns.map((column) => safe(column.of(row))))
   const natural = columns.map((column, i) => Math.max(widthOf(column.head), ...cells.map((cell) => widthOf(cell[i]!))))
   const widths = fitted(natural, columns, width)
-  const shown = widths.flatMap((w, i) => (w > 0 ? [i] : []))
-  const out = new Table({
-    chars: NO_LINES,
-    style: { 'padding-left': 0, 'padding-right': PADDING, head: [], border: [] },
-    colAligns: shown.map((i) => (columns[i]!.right ? 'right' : 'left')),
-    head: shown.map((i) => bold(cut(columns[i]!.head, widths[i]!))),
-  })
-  for (const cell of cells)
-    out.push(shown.map((i) => (columns[i]!.paint ?? ((t: string) => t))(cut(cell[i]!, widths[i]!))))
-  return out
-    .toString()
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .join('\n')
+  const line = (texts: readonly string[], paint: (text: string, i: number) => string) =>
+    texts
+      .flatMap((text, i) => (widths[i]! > 0 ? [paint(columnText(text, i), i)] : []))
+      .join(GAP)
+      .trimEnd()
+  const columnText = (text: string, i: number) => padded(cut(text, widths[i]!), widths[i]!, columns[i]!.right)
+  const heads = columns.map(({ head }) => head)
+  return [line(heads, bold), ...cells.map((row) => line(row, (text, i) => columns[i]!.paint?.(text) ?? text))].join(
+    '\n',
+  )
 }
 
 /** Widths that fit; 0 for a column left out, so that the others keep twice their least width. */
@@ -154,23 +151,3 @@ function fitted<Row>(natural: readonly number[], columns: readonly Column<Row>[]
   }
   return widths
 }
-
-const NO_LINES = Object.fromEntries(
-  [
-    'top',
-    'top-mid',
-    'top-left',
-    'top-right',
-    'bottom',
-    'bottom-mid',
-    'bottom-left',
-    'bottom-right',
-    'left',
-    'left-mid',
-    'mid',
-    'mid-mid',
-    'right',
-    'right-mid',
-    'middle',
-  ].map((name) => [name, '']),
-) as Record<'top', string>

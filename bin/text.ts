@@ -33,13 +33,22 @@ function picture(character: string): string {
 }
 
 const segments = new Intl.Segmenter('en', { granularity: 'grapheme' })
+const NO_COLUMN = /[\p{Mn}\p{Me}]/u
+/** Asks for a coloured picture in place of a sign: some terminals then take two columns. */
+const AS_PICTURE = '\ufe0f'
+/** East Asian Wide and Fullwidth of Unicode 16. A regional indicator takes one column, and two of them are a flag. */
 const WIDE =
-  /\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\u303e\u3041-\u33ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u
+  /(?!\p{RI})\p{Emoji_Presentation}|[\u1100-\u115f\u2329\u232a\u2630-\u2637\u268a-\u268f\u2e80-\u303e\u3041-\ua4cf\ua960-\ua97c\uac00-\ud7a3\uf900-\ufaff\ufe10-\ufe19\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{16fe0}-\u{18dff}\u{1aff0}-\u{1b2ff}\u{1d300}-\u{1d37f}\u{1f200}-\u{1f2ff}\u{20000}-\u{3fffd}]/u
 
-/** Columns a text takes on a terminal. */
+/**
+ * The most columns a text takes on a terminal. By character, as terminals count, not by what is seen as one: there, a letter of
+ * several parts (Devanagari, old Hangul, emoji) takes the columns of all.
+ */
 export function widthOf(text: string): number {
   let width = 0
-  for (const { segment } of segments.segment(text)) width += WIDE.test(segment) ? 2 : 1
+  for (const character of text)
+    if (character === AS_PICTURE) width++
+    else if (!NO_COLUMN.test(character)) width += WIDE.test(character) ? 2 : 1
   return width
 }
 
@@ -56,14 +65,27 @@ export function cut(text: string, width: number): string {
   return `${out}…`
 }
 
+/** With spaces, so that it takes `width` columns. */
+export function padded(text: string, width: number, right = false): string {
+  const spaces = ' '.repeat(Math.max(0, width - widthOf(text)))
+  return right ? spaces + text : text + spaces
+}
+
 /** `3 letters`, `1 letter`. */
 export function plural(count: number, word: string): string {
   return `${count.toLocaleString('en-US')} ${word}${count === 1 ? '' : 's'}`
 }
 
+/**
+ * A password may hold anything, also what should have been percent-encoded: it ends at the last "@" of the line before another
+ * address. Rather too much is left out than a part of it shown.
+ */
+const IN_ADDRESS = /\b([a-z][a-z0-9+.-]*:\/\/[^\s:]*):(?:(?![\s,;'"(](?:amqps?|rediss?|postgres(?:ql)?):\/\/).)*@/gi
+const IN_QUERY = /([?&](?:ssl)?password=)[^&\s]*/gi
+
 /** A password in a URL is nobody's business. */
 export function redacted(text: string): string {
-  return text.replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s/:@]*):[^\s/]*@/gi, '$1:***@')
+  return text.replace(IN_ADDRESS, '$1:***@').replace(IN_QUERY, '$1***')
 }
 
 /** How old, in one unit: `12 s`, `5 min`, `3 h`, `2 d`. */
