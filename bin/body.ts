@@ -9,10 +9,11 @@ export function utf8(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** JSON over several lines; undefined for other text, and for JSON that JavaScript would change (large numbers, repeated names). */
+/** JSON over several lines; undefined for other text, for JSON that JavaScript would change (large numbers, repeated names), and for hundreds of levels. */
 export function jsonText(text: string): string | undefined {
   try {
     const value: unknown = JSON.parse(text)
+    if (isDeep(value)) return undefined
     return JSON.stringify(value) === withoutSpaces(text) ? JSON.stringify(value, null, 2) : undefined
   } catch {
     return undefined
@@ -50,13 +51,30 @@ export function bodyText(body: Buffer): string {
   return jsonText(text) ?? text
 }
 
-/** For programs: the parsed JSON, else the text, else base64. */
+/** For programs: the parsed JSON, else the text, else base64. JSON that can be read but is nested too deep to be written is text. */
 export function bodyJson(body: Buffer): object {
   const text = utf8(body)
   if (text === undefined) return { body: undefined, bodyBase64: body.toString('base64') }
   try {
-    return { body: JSON.parse(text) }
+    const value: unknown = JSON.parse(text)
+    if (!isDeep(value)) return { body: value }
   } catch {
-    return { body: undefined, bodyText: text }
+    // It is text, then.
   }
+  return { body: undefined, bodyText: text }
+}
+
+/** `JSON.parse` knows no end; `JSON.stringify` has no stack for some thousands of levels, and spread over lines each is moved in further. */
+const MAX_DEPTH = 100
+
+/** Level by level, without recursion. */
+function isDeep(value: unknown): boolean {
+  let level = [value].filter(isObject)
+  for (let depth = 0; depth < MAX_DEPTH && level.length > 0; depth++)
+    level = level.flatMap((item) => Object.values(item)).filter(isObject)
+  return level.length > 0
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
 }
