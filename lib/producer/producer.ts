@@ -100,6 +100,13 @@ export interface ProducerParts {
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
 }
 
+/** A `publishMany()` under way. */
+interface Batch {
+  readonly target: Target
+  readonly send: SendOptions
+  readonly results: Promise<PublishResult>[]
+}
+
 /** Publishes messages. Made by `surehop.producer()`. */
 export class Producer {
   readonly #parts: ProducerParts
@@ -154,22 +161,43 @@ export class Producer {
     options: PublishOptions = NO_OPTIONS,
   ): Promise<PublishResult[]> {
     const send = this.#checked(exchange, options)
-    const target = { exchange }
     const { publisher } = this.#parts
     const results: Promise<PublishResult>[] = []
-    const take = (message: OutgoingMessage) => results.push(this.#started(target, message, send).catch(asResult))
+    const batch = { target: { exchange }, send, results }
     if (Symbol.asyncIterator in messages) {
       for await (const message of messages) {
-        take(message)
+        await this.#take(batch, message)
         await publisher.room()
       }
     } else {
       for (const message of messages) {
-        take(message)
+        const taking = this.#take(batch, message)
+        if (taking) await taking
         if (publisher.crowded) await publisher.room()
       }
     }
     return Promise.all(results)
+  }
+
+  /** What takes time to prepare is to be waited for: nothing overtakes it then, and nothing piles up beside what waits to be sent. */
+  #take(batch: Batch, message: OutgoingMessage): Promise<void> | undefined {
+    const { target, send, results } = batch
+    try {
+      const prepared = this.#prepare(target, message, send)
+      if (prepared instanceof Promise) return this.#takeLater(batch, message, prepared)
+      results.push(this.#publish(message, prepared, send).catch(asResult))
+    } catch (error) {
+      results.push(Promise.resolve(asResult(error)))
+    }
+    return undefined
+  }
+
+  async #takeLater({ send, results }: Batch, message: OutgoingMessage, prepared: Promise<Encoded>): Promise<void> {
+    try {
+      results.push(this.#publish(message, await prepared, send).catch(asResult))
+    } catch (error) {
+      results.push(Promise.resolve(asResult(error)))
+    }
   }
 
   #started(target: Target, message: OutgoingMessage, send: SendOptions): Promise<Receipt> {

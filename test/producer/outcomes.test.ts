@@ -1,5 +1,6 @@
 import { expect } from 'chai'
 import { z } from 'zod'
+import { pause } from '../../lib/deadline.ts'
 import { InvalidOption, MessageInvalid, PermissionRefused, PublishFailed, ResourceMissing } from '../../lib/errors.ts'
 import { administered, failure, wiring } from '../connection/wiring.ts'
 import { eventually } from '../support/eventually.ts'
@@ -242,6 +243,21 @@ describe('publish', () => {
     taken = 200_000
     await proxy.resume()
     expect((await results).every(({ outcome }) => outcome === 'confirmed')).equal(true)
+  })
+
+  it('publishMany sends in the order given, and no more at a time, also what takes time to prepare', async () => {
+    const queue = await wired.queue()
+    const slow = z.object({ i: z.number() }).refine(async () => pause(1).then(() => true))
+    const producer = (await wired.surehop()).producer({ windowMessages: 5, maxWaiting: 10, schemas: { slow } })
+    const messages = Array.from({ length: 60 }, (_, i) => ({
+      body: { i },
+      routingKey: queue,
+      ...(i % 3 === 2 ? {} : { type: 'slow' }),
+    }))
+    const results = await producer.publishMany('', messages)
+    expect(results.filter(({ outcome }) => outcome !== 'confirmed')).deep.equal([])
+    const bodies = (await wired.take(queue)).map((m) => JSON.parse(String(m.body)).i)
+    expect(bodies).deep.equal(messages.map((_, i) => i))
   })
 
   it('publishMany hands on a mistake in the options and in the source, with nothing left unhandled', async () => {
