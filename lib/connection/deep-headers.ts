@@ -12,7 +12,7 @@ import { HEADER, MAX_HEADER_DEPTH } from '../message.ts'
 /** What is needed of amqplib's connection: the bytes that came and were not read yet, and the reader of one frame. */
 export interface FrameReader {
   rest: Buffer
-  /** The largest payload of a frame, bytes, that is read. */
+  /** The largest payload of a frame, bytes, that is read; 0: any. */
   maxFrameSize: number
   recvFrame(): unknown
 }
@@ -38,7 +38,8 @@ const [UNKNOWN_64, SIGNED_64] = [0x4c, 0x6c]
 export function withoutDeepHeaders(connection: Partial<FrameReader>): void {
   const { recvFrame } = connection
   if (typeof recvFrame !== 'function' || !Buffer.isBuffer(connection.rest)) return
-  connection.maxFrameSize = MAX_FRAME_BYTES
+  const { maxFrameSize = 0 } = connection
+  if (maxFrameSize > 0) connection.maxFrameSize = Math.max(maxFrameSize, MAX_FRAME_BYTES)
   connection.recvFrame = function (this: FrameReader) {
     if (this.rest[0] === HEADER_FRAME) this.rest = shallow(this.rest)
     return recvFrame.call(this)

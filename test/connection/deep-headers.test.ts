@@ -1,6 +1,7 @@
 // Headers nested so deep that amqplib's recursion would overflow the stack, and with it end the connection.
 
 import { expect } from 'chai'
+import { withoutDeepHeaders } from '../../lib/connection/deep-headers.ts'
 import { connect, MemoryIdempotencyStore } from '../../lib/index.ts'
 import { RawPublisher, type Table } from '../fuzz/wire.ts'
 import { eventually, latch } from '../support/eventually.ts'
@@ -98,5 +99,15 @@ describe('headers nested too deep', () => {
     await eventually(async () => (await letters.count()) === 1)
     const [letter] = await letters.show('full')
     expect(letter!.by).to.equal('broker')
+  })
+
+  it('that fill a frame lower no limit: where larger frames were agreed on, larger ones are read', () => {
+    const limitOf = (maxFrameSize: number) => {
+      const reader = { rest: Buffer.alloc(0), maxFrameSize, recvFrame: () => undefined }
+      withoutDeepHeaders(reader)
+      return reader.maxFrameSize
+    }
+    const mebibyte = 1024 ** 2
+    expect([131_072, 64 * mebibyte, 0].map(limitOf)).to.deep.equal([mebibyte, 64 * mebibyte, 0])
   })
 })
