@@ -2,10 +2,11 @@
  * Sends a message that was received on to another queue, as it is but for our own headers. Pure.
  * What must not travel is left behind: the broker's bookkeeping (it can be forged and confuses dead-lettering), CC and BCC (they
  * would route extra copies), `expiration` (it would end the message in a delay or dead-letter queue), `user-id` (the broker
- * refuses a foreign one).
+ * refuses a foreign one), and `reply-to` where it is the bare name of direct replies: it names nobody (the broker gives a message a
+ * real address in its place, unless another protocol brought it), and the broker closes the channel that sends it.
  */
 import { MessageInvalid } from './errors.ts'
-import { HEADER, isBrokerHeader, type RawDelivery, type WireProperties } from './message.ts'
+import { DIRECT_REPLY_TO, HEADER, isBrokerHeader, type RawDelivery, type WireProperties } from './message.ts'
 
 /** Headers to set; `undefined` removes one. */
 export type HeaderChanges = Readonly<Record<string, unknown>>
@@ -28,7 +29,7 @@ export function keptProperties(raw: RawDelivery, changes: HeaderChanges): WirePr
     ...kept(properties, 'contentType', 'string'),
     ...kept(properties, 'contentEncoding', 'string'),
     ...kept(properties, 'correlationId', 'string'),
-    ...kept(properties, 'replyTo', 'string'),
+    ...(properties.replyTo === DIRECT_REPLY_TO ? {} : kept(properties, 'replyTo', 'string')),
     ...kept(properties, 'priority', 'number'),
     headers: forwardedHeaders(raw, changes),
   }

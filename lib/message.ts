@@ -40,6 +40,12 @@ export const HEADER = {
   delayLevel: 'surehop-delay-',
 } as const
 
+/**
+ * Stands for the channel that publishes, where that one waits for answers itself (direct reply-to), which none of ours does: the
+ * broker closes any other that sends it, with all that is under way there. In what it delivers, the broker has put an address in its place.
+ */
+export const DIRECT_REPLY_TO = 'amq.rabbitmq.reply-to'
+
 /** Tables and lists inside one another, at most so many: what is deeper is neither sent nor read. */
 export const MAX_HEADER_DEPTH = 32
 
@@ -92,6 +98,7 @@ export interface OutgoingMessage<Body = unknown> {
   /** The business transaction this message belongs to. Default: its own message id (it starts a transaction). At most 255 bytes. */
   readonly transactionId?: string
   readonly correlationId?: string
+  /** A queue for answers. Not `amq.rabbitmq.reply-to`: nobody waits for answers on the channel that publishes. At most 255 bytes. */
   readonly replyTo?: string
   /** Default: `application/json`, or `application/octet-stream` for bytes. */
   readonly contentType?: string

@@ -12,7 +12,7 @@ import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Events } from '../observability/events.ts'
 import { callable, checkOptions, flag, having, needed, number, object, text } from '../options.ts'
-import type { Encoded } from '../producer/encode.ts'
+import { checkReplyTo, type Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { Declarer } from '../topology/declarer.ts'
 import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf, workQueueName } from '../topology/queues.ts'
@@ -333,6 +333,7 @@ const EDIT_PROPERTIES = {
 function checkEdit(edit: LetterEdit): void {
   checkOptions('edit()', edit, { body: () => undefined, properties: object, headers: object })
   checkOptions('edit(): properties', edit.properties ?? {}, EDIT_PROPERTIES)
+  checkReplyTo(edit.properties?.replyTo)
   for (const name of Object.keys(edit.headers ?? {}))
     if (/^(surehop-|x-death$|x-first-death|x-last-death|transaction_id$)/.test(name))
       throw new InvalidOption(`expected headers of the publisher, got "${name}", which is reserved`)

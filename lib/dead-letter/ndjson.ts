@@ -6,7 +6,7 @@
 import { InvalidOption, MessageInvalid, textOf } from '../errors.ts'
 import { forwardedProperties } from '../forward.ts'
 import { HEADER, MAX_HEADER_DEPTH, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
-import { type Encoded, fieldTable, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
+import { checkReplyTo, type Encoded, fieldTable, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
 import { toldProperties } from './copies.ts'
 import { readLetter } from './story.ts'
 
@@ -117,6 +117,7 @@ function propertiesOf(given: Record<string, unknown>): Record<string, unknown> {
   for (const name of Object.keys(given))
     if (!known.includes(name)) throw wrong(`properties.${name}`, 'no property of a letter')
   for (const name of TEXT_PROPERTIES) if (given[name] !== undefined) checkText(name, given[name])
+  checkReplyTo(given['replyTo'])
   for (const name of NUMBER_PROPERTIES) if (given[name] !== undefined) checkNumber(name, given[name])
   return given
 }

@@ -12,7 +12,7 @@ import type { Backoff } from '../backoff.ts'
 import type { Connection } from '../connection/connection.ts'
 import { BrokerTimeout, ChannelLost, Closed, ConnectionRefused, NotConnected, PublishFailed } from '../errors.ts'
 import { HEADER } from '../message.ts'
-import type { Encoded } from '../producer/encode.ts'
+import { checkHarmless, type Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { DelayRoute } from '../topology/delay.ts'
 import { unpacked } from './packing.ts'
@@ -57,6 +57,7 @@ export class Sender {
   send(row: RelayedRow): Promise<unknown> {
     try {
       const message = unpacked(row)
+      checkHarmless(message.properties)
       const restMs = row.waitMs === undefined ? 0 : row.waitMs - (performance.now() - row.readAt)
       return restMs > 0 ? this.#delayed(message, restMs) : this.#publish(message)
     } catch (error) {

@@ -5,6 +5,7 @@
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { MessageInvalid } from '../errors.ts'
 import {
+  DIRECT_REPLY_TO,
   HEADER,
   HEADER_PREFIX,
   isBrokerHeader,
@@ -114,6 +115,7 @@ function checkFields(message: OutgoingMessage): void {
   shortString('transactionId', message.transactionId, 1)
   shortString('correlationId', message.correlationId)
   shortString('replyTo', message.replyTo)
+  checkReplyTo(message.replyTo)
   shortString('contentType', message.contentType)
   const { delayMs } = message
   if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0 && delayMs <= MAX_DELAY_MS))
@@ -136,6 +138,40 @@ function shortString(field: string, value: string | undefined, min = 0): void {
       field,
       `expected ${field} to be a well-formed string of ${min} to ${MAX_SHORT_STRING} bytes, got ${show(value)}`,
     )
+}
+
+/** @throws MessageInvalid */
+export function checkReplyTo(replyTo: unknown): void {
+  if (replyTo === DIRECT_REPLY_TO)
+    throw new MessageInvalid(
+      'replyTo',
+      `expected replyTo to be the name of a queue, got "${DIRECT_REPLY_TO}": the broker closes a channel that sends it without waiting for answers there. Consume from a queue of your own and name that`,
+    )
+}
+
+/**
+ * For what was not encoded here (a row, a half message: anybody may have written it): what the broker closes the channel or the
+ * whole connection over would harm all that others publish there.
+ * @throws MessageInvalid naming the field
+ */
+export function checkHarmless({ replyTo, headers }: Partial<WireProperties>): void {
+  checkReplyTo(replyTo)
+  for (const [name, value] of Object.entries(headers ?? {})) checkNumbers(name, value)
+}
+
+function checkNumbers(name: string, value: unknown): void {
+  if (typeof value === 'number' && !Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return
+  checkReal(name, value)
+  for (const item of Object.values(value)) checkNumbers(name, item)
+}
+
+/** amqplib writes what it is told to write as a float or a double without a look: of a text comes no number, of a large one an infinite. */
+function checkReal(name: string, table: { readonly '!'?: unknown; readonly value?: unknown }): void {
+  const { '!': type, value } = table
+  if (type !== 'float' && type !== 'double') return
+  const real = typeof value !== 'number' ? Number.NaN : type === 'float' ? Math.fround(value) : value
+  if (!Number.isFinite(real)) throw noHeader(name, `a finite ${type}`, value)
 }
 
 function userHeaders(headers: object): Record<string, unknown> {
@@ -166,7 +202,9 @@ function fieldValue(name: string, value: unknown): unknown {
   if (Buffer.isBuffer(value)) return value
   if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   if (Array.isArray(value)) return value.map((item) => fieldValue(name, item))
-  return typeof value === 'object' && value !== null ? fieldTable(value) : value
+  if (typeof value !== 'object' || value === null) return value
+  checkReal(name, value)
+  return fieldTable(value)
 }
 
 function int64(name: string, value: bigint): object {

@@ -12,7 +12,7 @@ import { MessageInvalid } from '../errors.ts'
 import { HEADER, newMessageId, type RawDelivery } from '../message.ts'
 import { packed, unpacked } from '../outbox/packing.ts'
 import type { ReadyMessage } from '../outbox/prepare.ts'
-import type { Encoded } from '../producer/encode.ts'
+import { checkHarmless, type Encoded } from '../producer/encode.ts'
 import { halfQueueOf } from './half-queues.ts'
 import { TRANSACTION_ID } from './options.ts'
 
@@ -118,6 +118,7 @@ function itemOf(item: HeadItem, transactionId: string, body: Buffer): HalfItem {
   const { id, exchange, routingKey, key, delayMs, properties } = item
   const columns = { message_id: id, transaction_id: transactionId, exchange, routing_key: routingKey }
   const encoded = unpacked({ ...columns, properties, body })
+  checkHarmless(encoded.properties)
   const own = encoded.properties.headers[HEADER.transactionId]
   return { encoded: typeof own === 'string' ? { ...encoded, transactionId: own } : encoded, key, delayMs }
 }
