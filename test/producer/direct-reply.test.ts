@@ -30,10 +30,7 @@ describe('the name of direct replies', function () {
     )
     for (const [n, end] of ends.entries())
       if (n % 10 !== 5) expect(end).to.deep.include({ status: 'fulfilled' }).nested.include({ 'value.sends': 1 })
-      else
-        expect((end as PromiseRejectedResult).reason)
-          .instanceOf(MessageInvalid)
-          .include({ path: 'replyTo' })
+      else expect(refusal(end)).instanceOf(MessageInvalid).include({ path: 'replyTo' })
   })
 
   it('is refused in an imported line and in an edit, which name it', async () => {
