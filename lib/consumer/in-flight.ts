@@ -13,7 +13,7 @@
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string
-  /** Waits that need no slot go through `rest`; `leave` gives the slot up for good. */
+  /** Waits that need no slot go through `rest`; `leave` gives the slot up for good, unless as many as may run have left and not ended. */
   readonly run: (rest: Rest, leave: () => void) => Promise<void>
   /** Called instead of `run` for a job that is dropped. */
   readonly drop?: () => void
@@ -33,6 +33,8 @@ export class InFlight {
   #running = 0
   /** Jobs without a slot that have not ended: they rest, or are leaving. */
   #resting = 0
+  /** Those among them that are leaving: what they have done has no record yet, so that there must not be any number of them. */
+  #leaving = 0
   #halted = false
   #idle: (() => void)[] = []
 
@@ -96,15 +98,23 @@ export class InFlight {
   #start(job: Job): void {
     this.#running++
     let holds = true
-    const leave = () => {
-      if (!holds) return
+    let left = false
+    const give = () => {
       holds = false
       this.#running--
       this.#resting++
       this.#fill()
     }
+    const leave = () => {
+      if (!holds || this.#leaving >= this.#concurrency) return
+      left = true
+      this.#leaving++
+      give()
+    }
     const rest = async (wait: () => Promise<void>) => {
-      leave()
+      if (left) this.#leaving--
+      left = false
+      if (holds) give()
       await wait()
       await new Promise<void>((resume) => {
         this.#rested.push(resume)
@@ -113,6 +123,7 @@ export class InFlight {
       holds = true
     }
     const ended = () => {
+      if (left) this.#leaving--
       if (holds) this.#running--
       else this.#resting--
       this.#ended(job)

@@ -150,6 +150,33 @@ describe('in-flight: what runs now', () => {
     expect(log.slice(5)).to.deep.equal(['a ended', '+a2', '-a2', 'drained'])
   })
 
+  it('lets as many jobs leave as may run, and no more before one of them has ended or rests', async () => {
+    const flight = new InFlight(2)
+    const started: number[] = []
+    const ends = Array.from({ length: 9 }, (_, n) => {
+      const end = latch()
+      const run = async (rest: Rest, leave: () => void) => {
+        started.push(n)
+        leave()
+        await end.promise
+        if (n === 1) await rest(() => new Promise(() => {}))
+      }
+      flight.add({ key: `${n}`, run })
+      return end
+    })
+    const after = async (ended: number) => {
+      ends[ended]!.resolve()
+      await settled()
+      return started.length
+    }
+    expect(started, 'two have left, two hold a slot').to.deep.equal([0, 1, 2, 3])
+    expect(await after(0), 'one that left has ended').to.equal(4)
+    expect(await after(2), 'the next leaves in its place').to.equal(6)
+    expect(await after(1), 'one that left rests').to.equal(6)
+    expect(await after(3), 'the next leaves in its place').to.equal(8)
+    expect([flight.running, flight.size]).to.deep.equal([2, 6])
+  })
+
   it('takes a slot again for a job that rests after it left', async () => {
     const flight = new InFlight(1)
     const running: number[] = []

@@ -42,6 +42,8 @@ export type Fault =
 export interface WorldOptions {
   readonly instances: number
   readonly concurrency: number
+  /** Default: twice as many. */
+  readonly prefetch?: number
   readonly attempts: number
   readonly inPlace: boolean
   /** How a run of this id ends, by its number of earlier failures; takes `ms`. */
@@ -278,7 +280,7 @@ export class Instance {
 
   #build(alive: () => boolean): Consumer {
     const events = new Events('model')
-    const { concurrency, attempts, inPlace } = this.#world.options
+    const { concurrency, prefetch = 2 * concurrency, attempts, inPlace } = this.#world.options
     const scope = { name: QUEUE, retentionMs: 10 ** 9, leaseMs: LEASE_MS, maxStarts: 1_000 }
     const consumer: Consumer = new Consumer({
       connection: this.#connection(events, alive),
@@ -287,7 +289,7 @@ export class Instance {
       queue: QUEUE,
       decode: { queue: QUEUE, identity: 'reject', body: 'json', digests: true },
       concurrency,
-      prefetch: 2 * concurrency,
+      prefetch,
       drainMs: 1_000,
       singleActive: false,
       orderBy: inPlace ? (message) => message.messageId : undefined,
