@@ -83,7 +83,7 @@ const SOUND: Readonly<Record<string, (key: string, places: () => number) => Scri
   },
 }
 
-/** Repeated within a limit; at most `CONCURRENCY` by the death. */
+/** Repeated within a limit; at most twice `CONCURRENCY` by the death. */
 const REPEATED: Readonly<Record<string, (key: string) => Script>> = {
   'by the death of a process'(key) {
     const told = direct(key)
@@ -137,7 +137,7 @@ const PLANTED: readonly (readonly [Kind, string, (key: string, places: () => num
 
 const scripts = fc.record({
   sound: fc.array(fc.constantFrom(...Object.keys(SOUND)), { maxLength: 40 }),
-  byDeath: fc.nat(CONCURRENCY),
+  byDeath: fc.nat(2 * CONCURRENCY),
   bySilence: fc.nat(10),
   seed: fc.integer(),
 })
@@ -191,7 +191,7 @@ describe("the lab's reconciliation", () => {
     })
 
   it('explains no more by one death than its process could hold', () => {
-    const tooMany = Array<Planter>(CONCURRENCY + 2).fill(REPEATED['by the death of a process']!)
+    const tooMany = Array<Planter>(2 * CONCURRENCY + 2).fill(REPEATED['by the death of a process']!)
     const drawn = { sound: [], byDeath: 0, bySilence: 0, seed: 1 }
     expect(faultsIn(history(drawn, tooMany))).to.deep.equal({ doubled: 2 })
   })

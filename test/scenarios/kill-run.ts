@@ -46,8 +46,10 @@ interface Trace {
   readonly last: boolean
 }
 
-/** Handlers of one process; a slot is free only when the record is made, so no more effects than that are unrecorded in a death. */
+/** Handlers of one process. */
 const CONCURRENCY = 10
+/** Those that run, and as many that have ended and wait for their record: no more effects than that are unrecorded in a death. */
+const UNRECORDED = 2 * CONCURRENCY
 const FIXTURE = new URL('./fixtures/effects.ts', import.meta.url)
 
 /** Plays it against the services of AMQP_URL and REDIS_URL. */
@@ -204,7 +206,7 @@ async function explain(folder: string, ids: readonly string[], survivors: Readon
   const effectsOf = new Map<number, string[]>()
   for (const { process, what, id } of lines)
     if (what === 'effect') effectsOf.set(process, [...(effectsOf.get(process) ?? []), id])
-  const lastOf = new Map([...effectsOf].map(([process, done]) => [process, new Set(done.slice(-CONCURRENCY))]))
+  const lastOf = new Map([...effectsOf].map(([process, done]) => [process, new Set(done.slice(-UNRECORDED))]))
   for (const { process, what, id, token } of lines)
     if (what === 'effect') effects.get(id)!.push({ process, token, last: lastOf.get(process)!.has(id) })
   const unexplained: string[] = []

@@ -9,8 +9,8 @@
 // and never from what the library says about itself:
 //
 // - its process died (SIGKILL, sent by the fleet) before the later run began: "the process may die between your effect and its
-//   record". A process holds at most `concurrency` handlers, and a handler's place is free only when its end is recorded: so one
-//   death explains no more than that; the rest is doubled.
+//   record". A process runs at most `concurrency` handlers, and at most as many more have ended without a record of it: so one
+//   death explains no more than both; the rest is doubled.
 // - its process had no answer from the store for a whole lease before the later run began: its lease was lost (frozen, cut off).
 //   The time counts from the sending of the last renewal that was answered, so it never says more than Redis can have seen.
 // - Redis may have forgotten (only in runs in which a fault makes it forget): then a record that was made explains nothing, either.
@@ -74,9 +74,9 @@ export class Runs {
   #byDeath(earlier: Run, later: Run): string | undefined {
     const explained = (this.#explainedByDeath.get(earlier.by) ?? 0) + 1
     this.#explainedByDeath.set(earlier.by, explained)
-    const { concurrency } = this.#stories
-    if (explained <= concurrency) return undefined
-    return `the death of process ${earlier.by} explains ${concurrency} effects without a record, not that of ${nameOf(earlier)}, which ${nameOf(later)} repeats`
+    const most = 2 * this.#stories.concurrency
+    if (explained <= most) return undefined
+    return `the death of process ${earlier.by} explains ${most} effects without a record, not that of ${nameOf(earlier)}, which ${nameOf(later)} repeats`
   }
 
   /** Runs without an effect of their own that began after a completion. */
