@@ -8,6 +8,7 @@
  *
  * A crash before a record repeats the run (one start more); between record and publish leaves the delivery unacked, and the
  * record tells the next reader that this attempt is over; between publish and ack leaves two copies, of which the record lets one run.
+ * A delivery that is lost before its letter is confirmed records its last attempt failed: the next one writes the letter, unrun.
  */
 
 import { Chain } from '../chain.ts'
@@ -295,13 +296,14 @@ export class Processor {
   /**
    * Publishes the message onwards, as often as it takes while the delivery is ours. A message that cannot be published by us at all
    * (headers too large for a client) is left to the broker's own dead-lettering, which keeps it as it is.
-   * @returns false when the delivery was lost or settled meanwhile
+   * @returns false when it was not published: the delivery was lost first, or the broker keeps it. A delivery that was lost before the
+   *   confirm came is moved all the same, and its next one must know
    */
   async #move(delivery: Delivery, facts: Facts, publish: () => Promise<void>): Promise<boolean> {
     try {
       for (let failures = 0; !delivery.stale; failures++) {
         const error = await publish().then(() => undefined, failureOf)
-        if (error === undefined) return !delivery.stale
+        if (error === undefined) return true
         if (cannotBeSent(error)) return this.#reject(delivery, facts, error)
         this.#stuck.set(delivery, error)
         const ceiling = Math.min(MOVE_PAUSE_CAP_MS, MOVE_PAUSE_BASE_MS * 2 ** Math.min(failures, 16))

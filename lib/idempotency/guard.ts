@@ -132,7 +132,7 @@ export class StoreGuard implements Guard {
   }
 
   #admission(run: Run, result: ClaimResult): Admission {
-    if (result.status === 'acquired' || result.status === 'exhausted') run.fencingToken = result.fencingToken
+    if ('fencingToken' in result) run.fencingToken = result.fencingToken
     switch (result.status) {
       case 'acquired':
         run.attempt = result.attempt

@@ -8,6 +8,7 @@
  *                        │ │  ├──returned──▶ released (same attempt)  ──claim──▶ leased
  *                        │ │  └──dead──────▶ dead (generation g) ──claim with generation > g──▶ leased
  *                        └─┘ owner silent for longer than its lease: the next claim takes over, one more start
+ *                   released (next attempt) ──dead──▶ dead, where the attempt that failed was the last
  *
  * Promises: at most one live owner per record; a settlement by an owner that was taken over changes nothing (fencing);
  * completed is final; fencing tokens of one record only grow, also when the store comes back empty (a time-based floor).
@@ -45,8 +46,11 @@ export type ClaimResult =
   | { readonly status: 'acquired'; readonly fencingToken: number; readonly attempt: number; readonly starts: number }
   /** Someone else runs it now; ask again in about `retryAfterMs`. */
   | { readonly status: 'leased'; readonly retryAfterMs: number }
-  /** The record has seen this copy's attempt fail; the copy's successor must be scheduled, not run at once. */
-  | { readonly status: 'ahead'; readonly attempt: number }
+  /**
+   * The record has seen this copy's attempt fail; the copy's successor must be scheduled, not run at once. Where no attempt is left,
+   * its letter is written (again), and then settled `dead` with this token, the record's last. Holds no lease.
+   */
+  | { readonly status: 'ahead'; readonly attempt: number; readonly fencingToken: number }
   /** Done. `completedAt` (epoch ms) may be rounded down to a minute. */
   | { readonly status: 'completed'; readonly completedAt: number }
   /** This generation was dead-lettered, or a newer generation was sent since: drop the copy. */
@@ -105,7 +109,7 @@ export interface IdempotencyStore {
    * same `sequence` until it is answered, else others wait for as long as this owner lives.
    */
   claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]>
-  /** Ends leases of one owner, each by itself; answers in the order asked. */
+  /** Ends leases of one owner, each by itself; answers in the order asked. What was released by a failure may still end `dead`. */
   settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]>
   /** One renewal per owner keeps all its leases; `lapsed` if it came too late (leases may have been taken over). With `leave`, the owner goes and its leases end now. */
   renew(scope: Scope, owner: string, options?: { readonly leave?: boolean }): Promise<'held' | 'lapsed'>

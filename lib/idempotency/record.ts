@@ -89,7 +89,7 @@ export function decideClaim(record: IdempotencyRecord | undefined, asked: Asked)
   }
   if (record.state === 'leased') return claimLeased(record, asked)
   if (claim.generation > record.generation || record.state === 'dead') return begin(record, asked)
-  if (claim.attempt < record.attempt) return { result: { status: 'ahead', attempt: record.attempt }, record }
+  if (claim.attempt < record.attempt) return { result: aheadOf(record), record }
   return startAgain(record, asked)
 }
 
@@ -102,6 +102,7 @@ export function decideSettle(
   if (record === undefined) return { result: 'settled', record: endForgotten(settlement, nowMs) }
   if (record.state === 'completed') return { result: 'already', record }
   if (record.fence !== settlement.fencingToken) return { result: 'lost', record }
+  if (buriesFailed(record, settlement.ending)) return { result: 'settled', record: end(record, settlement, nowMs) }
   if (record.state !== 'leased') return { result: isRepeat(record, settlement.ending) ? 'settled' : 'lost', record }
   if (record.owner !== owner) return { result: 'lost', record }
   return { result: 'settled', record: end(record, settlement, nowMs) }
@@ -155,6 +156,10 @@ function grantOf({ exhausted, fence, attempt, starts }: LeasedRecord): ClaimResu
   return { status: exhausted ? 'exhausted' : 'acquired', fencingToken: fence, attempt, starts }
 }
 
+function aheadOf({ attempt, fence }: ReleasedRecord): ClaimResult {
+  return { status: 'ahead', attempt, fencingToken: fence }
+}
+
 /** Another body under the same id. A newer generation may carry an edited body, except where the record is final. */
 function conflicts(record: IdempotencyRecord, claim: Claim): boolean {
   if (record.state !== 'completed' && claim.generation > record.generation) return false
@@ -162,8 +167,13 @@ function conflicts(record: IdempotencyRecord, claim: Claim): boolean {
   return digest !== undefined && claim.digest !== undefined && !sameBytes(digest, claim.digest)
 }
 
-function end(record: LeasedRecord, { ending, digest: given }: Settlement, nowMs: number): IdempotencyRecord {
-  const { fence, attempt, generation, starts, exhausted } = record
+function end(
+  record: LeasedRecord | ReleasedRecord,
+  { ending, digest: given }: Settlement,
+  nowMs: number,
+): IdempotencyRecord {
+  const { fence, attempt, generation, starts } = record
+  const exhausted = record.state === 'leased' && record.exhausted
   const story: Story = { fence, attempt, generation, starts, digest: record.digest ?? given }
   switch (ending.state) {
     case 'completed':
@@ -190,6 +200,11 @@ function endForgotten({ ending, digest, fencingToken }: Settlement, nowMs: numbe
     case 'dead':
       return { ...story, state: 'dead', generation: ending.generation }
   }
+}
+
+/** The last attempt failed, and whoever was told so, by a copy that was left over, has written its letter. Any owner may; nobody has run it since. */
+function buriesFailed(record: LeasedRecord | ReleasedRecord | DeadRecord, ending: Ending): record is ReleasedRecord {
+  return record.state === 'released' && record.by === 'failed' && ending.state === 'dead'
 }
 
 function isRepeat(record: ReleasedRecord | DeadRecord, ending: Ending): boolean {

@@ -143,7 +143,7 @@ export function claimResult(reply: Buffer, index: number, claim: Claim, { idMs }
     case 2:
       return { status: 'leased', retryAfterMs: number }
     case 3:
-      return { status: 'ahead', attempt }
+      return { status: 'ahead', attempt, fencingToken: number }
     case 4:
       return { status: 'completed', completedAt: number }
     case 5:

@@ -125,7 +125,7 @@ local function known(key, value, owners, at)
     end
   end
   if newer then return lease(key, fence, attempt, generation, 1, 0, digest, sequence) end
-  if state ~= 'L' and attempt < hadAttempt then return reply(3, 0, hadAttempt, 0) end
+  if state ~= 'L' and attempt < hadAttempt then return reply(3, fence, hadAttempt, 0) end
   if hadDigest == NONE then hadDigest = digest end
   attempt = math.max(attempt, hadAttempt)
   if starts >= maxStarts then return lease(key, fence, attempt, generation, starts, 1, hadDigest, sequence) end
@@ -210,11 +210,15 @@ local function settle(key, value, b, identity, at)
   local state, fence, attempt, generation, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
   if state == 'C' then return 2 end
   if fence ~= token then return 3 end
+  if hadDigest ~= NONE then digest = hadDigest end
+  if state == 'F' and ending == 4 then
+    release(key, 'D', fence, attempt, number, starts, digest)
+    return 1
+  end
   if state == 'F' then return ending == 2 and attempt == number and 1 or 3 end
   if state == 'R' then return ending == 3 and 1 or 3 end
   if state == 'D' then return ending == 4 and generation == number and 1 or 3 end
   if sub(value, after + 8) ~= owner then return 3 end
-  if hadDigest ~= NONE then digest = hadDigest end
   if ending == 1 then complete(key, b, identity, digest, at)
   elseif ending == 2 then release(key, 'F', fence, number, generation, 0, digest)
   elseif ending == 3 then release(key, 'R', fence, attempt, generation, exhausted == 1 and starts or starts - 1, digest)

@@ -257,10 +257,31 @@ const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
     for (const id of bothKinds()) {
       const first = await t.end(id, failed(2))
       assert.deepEqual(await t.look(id), { state: 'released', attempt: 2, generation: 0 })
-      assert.deepEqual(await t.claim('b', id, { attempt: 1 }), { status: 'ahead', attempt: 2 })
+      const { fencingToken } = first
+      assert.deepEqual(await t.claim('b', id, { attempt: 1 }), { status: 'ahead', attempt: 2, fencingToken })
       const next = await t.grant('b', id, { attempt: 2 })
       assert.deepEqual([next.attempt, next.starts], [2, 1])
       assert.ok(next.fencingToken > first.fencingToken)
+    }
+  },
+
+  async 'settles a failed attempt dead for whoever is told of it, until somebody runs the next one'(t) {
+    for (const id of bothKinds()) {
+      const { fencingToken } = await t.end(id, failed(2))
+      assert.equal((await t.claim('b', id)).status, 'ahead')
+      assert.equal(await t.settle('b', id, fencingToken, dead(0), { digest: bodyB }), 'settled')
+      assert.equal(await t.settle('b', id, fencingToken, dead(0)), 'settled')
+      assert.deepEqual(await t.look(id), { state: 'dead', generation: 0 })
+      assert.deepEqual(await t.claim('c', id, { attempt: 2 }), { status: 'superseded', generation: 0 })
+      const replayed = await t.grant('c', id, { generation: 1 })
+      assert.deepEqual([replayed.attempt, replayed.starts], [1, 1])
+    }
+    for (const id of bothKinds()) {
+      const { fencingToken } = await t.end(id, failed(2))
+      const next = await t.grant('b', id, { attempt: 2 })
+      assert.equal(await t.settle('a', id, fencingToken, dead(0)), 'lost')
+      assert.equal(await t.settle('b', id, next.fencingToken, returned), 'settled')
+      assert.equal(await t.settle('b', id, next.fencingToken, dead(0)), 'lost')
     }
   },
 
@@ -386,7 +407,7 @@ const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
       assert.equal(await t.settle('a', a, 5, completed), 'settled')
       assert.equal((await t.claim('b', a)).status, 'completed')
       assert.equal(await t.settle('a', b, 5, failed(4)), 'settled')
-      assert.deepEqual(await t.claim('b', b, { attempt: 3 }), { status: 'ahead', attempt: 4 })
+      assert.deepEqual(await t.claim('b', b, { attempt: 3 }), { status: 'ahead', attempt: 4, fencingToken: 5 })
       assert.equal(await t.settle('a', c, 5, dead(1)), 'settled')
       assert.deepEqual(await t.claim('b', c, { generation: 1 }), { status: 'superseded', generation: 1 })
     }

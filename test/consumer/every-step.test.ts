@@ -129,14 +129,17 @@ async function befall(world: World, { trouble, on }: Event): Promise<void> {
   world.storeDown = false
 }
 
-function keepsItsPromises(way: Way, world: World, events: readonly Event[]): void {
+async function keepsItsPromises(way: Way, world: World, events: readonly Event[]): Promise<void> {
   const again = events.filter(({ trouble }) => trouble === 'crash').length
   const succeeds = way.failures < ATTEMPTS
   for (const id of idsOf(way)) {
     const letters = world.dead.filter((copy) => copy.id === id).length
     expect(world.completed.has(id) || letters > 0, 'ended').to.equal(true)
+    expect(await world.stateOf(id), 'record').to.equal(letters > 0 ? 'dead' : 'completed')
     expect(world.effects.get(id) ?? 0, 'effects').to.be.at.most(succeeds ? 1 + again : 0)
     expect(world.failedRuns.get(id) ?? 0, 'failed runs').to.be.at.most(Math.min(way.failures, ATTEMPTS + again))
+    if (events.every(({ trouble }) => trouble === 'lose channel') && !succeeds)
+      expect(letters, 'letters').to.equal(way.copies)
     if (events.length > 0) continue
     expect(world.runs.get(id), 'runs').to.equal(succeeds ? way.failures + 1 : ATTEMPTS)
     expect(letters, 'letters').to.equal(succeeds ? 0 : 1)
@@ -150,7 +153,7 @@ function idsOf({ messages = 1 }: Way): string[] {
 async function holds(way: Way, ...events: readonly Event[]): Promise<number> {
   try {
     const { world, steps } = await play(way, events)
-    keepsItsPromises(way, world, events)
+    await keepsItsPromises(way, world, events)
     return steps
   } catch (error) {
     const told = events.map(({ trouble, after, on }) => `"${trouble}" of instance ${on} after step ${after}`)

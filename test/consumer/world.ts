@@ -10,7 +10,7 @@ import type { Handler, Outlet } from '../../lib/consumer/handler.ts'
 import { deadLetter } from '../../lib/dead-letter/letter.ts'
 import { StoreUnavailable } from '../../lib/errors.ts'
 import { StoreGuard } from '../../lib/idempotency/guard.ts'
-import type { IdempotencyStore } from '../../lib/idempotency/idempotency.ts'
+import type { IdempotencyStore, RecordView } from '../../lib/idempotency/idempotency.ts'
 import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
 import { HEADER, type RawDelivery, type WireMessage } from '../../lib/message.ts'
 import { Events } from '../../lib/observability/events.ts'
@@ -26,7 +26,7 @@ import type { VirtualTime } from './virtual-time.ts'
 
 const QUEUE = 'work'
 const ORIGIN = { queue: QUEUE, service: 'model', host: 'here' }
-const LEASE_MS = 3_000
+const SCOPE = { name: QUEUE, retentionMs: 10 ** 9, leaseMs: 3_000, maxStarts: 1_000 }
 const NEVER = new Promise<never>(() => {})
 
 /** What can go wrong with one instance. */
@@ -130,6 +130,12 @@ export class World {
   copiesOf(id: string): number {
     const held = this.instances.flatMap(({ channel }) => [...(channel?.unacked.values() ?? [])])
     return [...this.queue, ...this.delayed, ...this.dead, ...held].filter((copy) => copy.id === id).length
+  }
+
+  /** What the store has on record of it. */
+  async stateOf(id: string): Promise<RecordView['state']> {
+    const [view] = await this.memory.look(SCOPE, [id])
+    return view!.state
   }
 
   get quiet(): boolean {
@@ -281,7 +287,6 @@ export class Instance {
   #build(alive: () => boolean): Consumer {
     const events = new Events('model')
     const { concurrency, prefetch = 2 * concurrency, attempts, inPlace } = this.#world.options
-    const scope = { name: QUEUE, retentionMs: 10 ** 9, leaseMs: LEASE_MS, maxStarts: 1_000 }
     const consumer: Consumer = new Consumer({
       connection: this.#connection(events, alive),
       declarer: { declare: async () => {}, forget: () => {} } as unknown as Declarer,
@@ -293,7 +298,7 @@ export class Instance {
       drainMs: 1_000,
       singleActive: false,
       orderBy: inPlace ? (message) => message.messageId : undefined,
-      guard: new StoreGuard({ store: this.#store(alive), scope, events, running: () => consumer.running }),
+      guard: new StoreGuard({ store: this.#store(alive), scope: SCOPE, events, running: () => consumer.running }),
       processor: {
         handler: this.#handler(alive),
         handlerTimeoutMs: 60_000,

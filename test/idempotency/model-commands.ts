@@ -144,6 +144,8 @@ export class Side {
     if (!('fencingToken' in answer)) return answer
     const grants = this.#grants.get(id) ?? []
     const known = grants.indexOf(answer.fencingToken)
+    // Of a settlement that a store without the record has taken as it was: no grant of its own.
+    if (known < 0 && answer.status === 'ahead') return { ...answer, fencingToken: 'not granted' }
     if (known < 0) expect(answer.fencingToken, 'tokens grow').to.be.greaterThan(grants.at(-1) ?? 0)
     if (known < 0) this.#grants.set(id, [...grants, answer.fencingToken])
     return { ...answer, fencingToken: known < 0 ? grants.length : known }

@@ -115,7 +115,11 @@ describe('the decision on a claim', () => {
       expect(whenClaimed(given, { generation: 0 }).result).to.deep.equal({ status: 'superseded', generation: 1 })
     }
     expect(whenClaimed(dead).result).to.deep.equal({ status: 'superseded', generation: 1 })
-    expect(whenClaimed(released, { attempt: 1 }).result).to.deep.equal({ status: 'ahead', attempt: 2 })
+    expect(whenClaimed(released, { attempt: 1 }).result).to.deep.equal({
+      status: 'ahead',
+      attempt: 2,
+      fencingToken: released.fence,
+    })
   })
 
   it('given a newer generation, starts it from its own attempt, with its own body', () => {
@@ -188,11 +192,22 @@ describe('the decision on a settlement', () => {
     for (const ending of endings.slice(1)) {
       const { record } = whenSettled(leased, ending)
       for (const other of endings) {
+        if (ending.state === 'failed' && other.state === 'dead') continue
         const expected = other === ending ? 'settled' : 'lost'
         expect(whenSettled(record, other)).to.deep.equal({ result: expected, record })
       }
     }
     for (const ending of endings) expect(whenSettled(completed, ending).result).to.equal('already')
+  })
+
+  it('given a failed attempt that was the last, records its letter, whoever has written it; given one handed back, does not', () => {
+    const letter: Ending = { state: 'dead', generation: 1 }
+    expect(whenSettled(released, letter, { owner: 'b' })).to.deep.equal({
+      result: 'settled',
+      record: { ...dead, attempt: released.attempt, starts: released.starts },
+    })
+    expect(whenSettled(released, letter, { token: released.fence - 1 }).result).to.equal('lost')
+    expect(whenSettled({ ...released, by: 'returned' }, letter).result).to.equal('lost')
   })
 
   it('given nothing, records what the owner reports', () => {
