@@ -47,6 +47,11 @@ const SOUND: Readonly<Record<string, (key: string, places: () => number) => Scri
       second: [...told.ended(2, 100, 'dead'), ...told.dead()],
     }
   },
+  'dead, its letter written by another process than the one whose attempt was the last'(key) {
+    const told = direct(key)
+    const failed = [...told.started(2, 100), ...told.ended(2, 100, 'failed')]
+    return { first: [...told.accepted('dead'), ...failed], second: [...told.ended(3, 100, 'dead'), ...told.dead()] }
+  },
   'begun by a process that dies'(key) {
     const told = direct(key)
     return { first: [...told.accepted(), ...told.started(DIES, 100)], second: told.run(3, 200) }

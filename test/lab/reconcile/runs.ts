@@ -97,7 +97,8 @@ export class Runs {
       const newer = inOrder.slice(i + 1).find(({ started, token }) => token > run.token && started < run.endSince)
       return run.end !== undefined && newer ? [`${nameOf(run)} recorded its end over ${nameOf(newer)}`] : []
     })
-    const twice = inOrder.filter(({ starts }, i) => starts > 1 || inOrder[i - 1]?.token === inOrder[i]!.token)
+    const begun = inOrder.filter((run) => !isBurial(run))
+    const twice = begun.filter(({ starts }, i) => starts > 1 || begun[i - 1]?.token === begun[i]!.token)
     return [...late, ...twice.map((run) => `the token of ${nameOf(run)} was given twice`)]
   }
 }
@@ -109,6 +110,11 @@ export const BY_BROKER = 'the broker'
 export function hasTwoEnds({ runs, places, dead }: Story): boolean {
   if (dead === undefined || dead === BY_BROKER) return false
   return places.length > 0 || runs.some(({ end }) => end === 'completed')
+}
+
+/** Not a run: its last attempt had failed, perhaps in another process, and whoever got its next delivery wrote the letter by that run's token. */
+function isBurial({ starts, end }: Run): boolean {
+  return starts === 0 && end === 'dead'
 }
 
 /** Those that storage took which refuses older tokens, in the order of time. */
