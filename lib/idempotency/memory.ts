@@ -150,7 +150,14 @@ function recordOf(room: Room, id: string, nowMs: number): IdempotencyRecord | un
 
 function keep(room: Room, id: string, record: IdempotencyRecord | undefined, expiresAtMs: number): void {
   room.records.delete(id)
-  if (record !== undefined) room.records.set(id, { record, expiresAtMs })
+  if (record !== undefined) room.records.set(id, { record: owning(record), expiresAtMs })
+}
+
+/** The bytes of a digest may lie in a buffer shared with others, all of which they would keep for as long as the record. */
+function owning(record: IdempotencyRecord): IdempotencyRecord {
+  const { digest } = record
+  const shares = digest !== undefined && digest.byteLength < digest.buffer.byteLength
+  return shares ? { ...record, digest: new Uint8Array(digest) } : record
 }
 
 /** Prolongs the owner's lease and remembers whether it had run out. */
