@@ -73,7 +73,10 @@ function leftBehind(name: string): boolean {
 function checkSendable(headers: Readonly<Record<string, unknown>>): void {
   const left = headers[HEADER.unreadable]
   if (left !== undefined)
-    throw new MessageInvalid('headers', `headers nested too deep to be read cannot be sent again: ${String(left)}`)
+    throw new MessageInvalid(
+      'headers',
+      `headers nested too deep, or named "__proto__", cannot be read and not be sent again: ${String(left)}`,
+    )
   for (const [name, value] of Object.entries(headers)) checkTyped(name, value)
 }
 

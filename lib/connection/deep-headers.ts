@@ -1,9 +1,9 @@
 /**
  * Keeps messages with headers that amqplib cannot read from ending the connection, with all its deliveries, again and again, since
  * such a message stays in its queue. The broker takes them: tables nested thousands of levels deep, which fit into one frame and
- * overflow the stack; numbers of type `L`; and headers that with the broker's own added no longer fit into an agreed frame.
+ * overflow the stack; numbers of type `L`; a field `__proto__`, which makes of a table something that nobody can look at; and headers that with the broker's own added no longer fit into an agreed frame.
  *
- * Promises: an `L` is read as what it is; a header nested deeper than 32 levels (the most a producer here may send) is left out before amqplib sees it, and named
+ * Promises: an `L` is read as what it is; a header nested deeper than 32 levels (the most a producer here may send) is left out before amqplib sees it, as is one with a prototype to set, and named
  * in the header `surehop-unreadable`; every other header and property comes through byte by byte. Such a message is refused,
  * and never sent on, since its copy would not be the same: the broker moves and keeps it as it is.
  */
@@ -34,6 +34,10 @@ const MAX_NAMED = 20
 /** Two types of one meaning, a signed number of 64 bits: the broker takes both and hands out both, amqplib stumbles over the first. */
 const [UNKNOWN_64, SIGNED_64] = [0x4c, 0x6c]
 
+/** amqplib sets a field of this name like any other, and that replaces the prototype of the table, unless it is a number, a text or a truth value. */
+const PROTOTYPE = Buffer.from('__proto__')
+const HARMLESS = 'tbBsuIifldLS'
+
 /** Changes what this connection reads from now on. An amqplib that reads in another way is left alone. */
 export function withoutDeepHeaders(connection: Partial<FrameReader>): void {
   const { recvFrame } = connection
@@ -46,7 +50,7 @@ export function withoutDeepHeaders(connection: Partial<FrameReader>): void {
   }
 }
 
-/** The bytes, their first frame (of properties) without headers that are nested too deep. */
+/** The bytes, their first frame (of properties) without headers that amqplib cannot read. */
 export function shallow(bytes: Buffer): Buffer {
   if (bytes.length < FLAGS_AT) return bytes
   const size = bytes.readUInt32BE(3)
@@ -55,7 +59,8 @@ export function shallow(bytes: Buffer): Buffer {
   const at = tableAt(bytes)
   if (at === undefined) return bytes
   const table = bytes.subarray(at + 4, at + 4 + bytes.readUInt32BE(at))
-  if (table.length <= MAX_HEADER_DEPTH * LEVEL_BYTES && !table.includes(UNKNOWN_64)) return bytes
+  if (table.length <= MAX_HEADER_DEPTH * LEVEL_BYTES && !table.includes(UNKNOWN_64) && !table.includes(PROTOTYPE))
+    return bytes
   const kept = shallowTable(table)
   if (kept === table) return bytes
   const grown = kept.length - table.length
@@ -79,7 +84,7 @@ function shallowTable(table: Buffer): Buffer {
   for (let at = 0; at < table.length; ) {
     const valueAt = at + 1 + table.readUInt8(at)
     const end = endOf(table, valueAt)
-    if (!readable(table, valueAt)) {
+    if (isPrototype(table, at) || !readable(table, valueAt)) {
       if (names.length < MAX_NAMED) names.push(table.toString('utf8', at + 1, valueAt))
     } else kept.push(table.subarray(at, end))
     at = end
@@ -117,13 +122,23 @@ function endOf(bytes: Buffer, at: number): number {
   return at + 1 + width
 }
 
-/** Gives numbers of 64 bits the one type that amqplib knows. Without recursion. @returns false when it is nested too deep */
+/** Is the field at this place one that would replace the prototype of its table? */
+function isPrototype(table: Buffer, at: number): boolean {
+  const valueAt = at + 1 + table.readUInt8(at)
+  if (valueAt - at !== 1 + PROTOTYPE.length || !table.subarray(at + 1, valueAt).equals(PROTOTYPE)) return false
+  return !HARMLESS.includes(String.fromCharCode(table[valueAt]!))
+}
+
+/** Gives numbers of 64 bits the one type that amqplib knows. Without recursion. @returns false when it is nested too deep, or has a prototype to set */
 function readable(bytes: Buffer, from: number): boolean {
   const open: { readonly end: number; readonly named: boolean }[] = []
   const end = endOf(bytes, from)
   for (let at = from; at < end; ) {
     while (open.length > 0 && at >= open.at(-1)!.end) open.pop()
-    if (open.at(-1)?.named) at += 1 + bytes.readUInt8(at)
+    if (open.at(-1)?.named) {
+      if (isPrototype(bytes, at)) return false
+      at += 1 + bytes.readUInt8(at)
+    }
     const type = String.fromCharCode(bytes[at]!)
     const after = endOf(bytes, at)
     const nested = type === 'F' || type === 'A'

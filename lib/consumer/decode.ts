@@ -92,7 +92,7 @@ function identityOf(
 function unreadable(names: unknown): MessageInvalid {
   return new MessageInvalid(
     'headers',
-    `expected headers nested at most ${MAX_HEADER_DEPTH} levels deep, got deeper ones: ${showBounded(names)}`,
+    `expected headers nested at most ${MAX_HEADER_DEPTH} levels deep and none named "__proto__", got others: ${showBounded(names)}`,
   )
 }
 

@@ -146,7 +146,7 @@ function storyOf(headers: Values, death: Death | undefined) {
 /** What could not be read is the likely reason, whoever put it here. */
 function unreadable(headers: Values): string {
   const names = text(headers[HEADER.unreadable])
-  return names === undefined ? '' : ` (headers nested too deep to be read: ${names})`
+  return names === undefined ? '' : ` (headers nested too deep, or named "__proto__", to be read: ${names})`
 }
 
 function errorOf(headers: Values) {

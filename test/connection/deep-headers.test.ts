@@ -110,4 +110,40 @@ describe('headers nested too deep', () => {
     const mebibyte = 1024 ** 2
     expect([131_072, 64 * mebibyte, 0].map(limitOf)).to.deep.equal([mebibyte, 64 * mebibyte, 0])
   })
+
+  it('are read as little as one named "__proto__", which would change what the others are: it stops neither consuming nor looking', async () => {
+    const proto = named('__proto__')
+    const inner: Table = [[named('toJSON'), { t: 'S', v: named('x') }]]
+    const values: Table[0][1][] = [
+      { t: 'x', v: named('bytes') },
+      { t: 'F', v: inner },
+      { t: 'A', v: [] },
+      { t: 'V' },
+      { t: 'T', v: 1n },
+      { t: 'D', places: 1, digits: 5 },
+    ]
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    const handled = latch<string>()
+    const begun: string[] = []
+    await surehop.consume(queue, { idempotency: new MemoryIdempotencyStore() }, async ({ messageId }) => {
+      begun.push(messageId)
+      handled.resolve(messageId)
+    })
+    for (const [i, value] of values.entries()) {
+      await send(queue, `top-${i}`, [[proto, value]])
+      await send(queue, `nested-${i}`, [[named('in'), { t: 'A', v: [{ t: 'F', v: [[proto, value]] }] }]])
+    }
+    await send(queue, 'neighbour', [])
+    expect(await handled.promise).to.equal('neighbour')
+    expect(begun).to.deep.equal(['neighbour'])
+    const letters = surehop.deadLetters(queue)
+    await eventually(async () => (await letters.count()) === 2 * values.length)
+    let [listed, exported] = [0, 0]
+    for await (const { reason } of letters.list()) if (/rejected.*(__proto__|in\b)/.test(reason)) listed++
+    for await (const line of letters.exportTo()) if (line.includes('surehop-unreadable')) exported++
+    expect([listed, exported]).to.deep.equal([2 * values.length, 2 * values.length])
+    const { stopped, failed } = await letters.discard()
+    expect([stopped, failed]).to.deep.equal(['done', 2 * values.length])
+  })
 })
