@@ -26,7 +26,7 @@ export interface HandlerTransactionOptions {
 /** A handler whose signal has fired may take so long to end by itself, ms. */
 const PATIENCE_MS = 1_000
 const ROLLBACK_WITHIN_MS = 5_000
-/** Clients left to the inbox: one for claims and endings, one for renewals. */
+/** Clients left to the inbox, whose claims, endings and renewals may want three for a moment: one of them waits then, at most a statement's time. */
 const RESERVED = 2
 
 /** Runs handlers' work in transactions on one pool. */

@@ -42,7 +42,7 @@ import { decideClaim, decideSettle } from './record.ts'
 /** Options of {@link PostgresIdempotencyStore}. */
 export interface PostgresIdempotencyStoreOptions {
   /**
-   * Your pool, such as `pg`'s; you close it. The store takes a client for some milliseconds at a time, up to two per consumer;
+   * Your pool, such as `pg`'s; you close it. The store takes a client for some milliseconds at a time, up to three per consumer;
    * transactional handlers take one each while they run.
    */
   readonly pool: SqlPool
