@@ -164,16 +164,16 @@ describe('in-flight: what runs now', () => {
       flight.add({ key: `${n}`, run })
       return end
     })
-    const after = async (ended: number) => {
+    const startedAfter = async (ended: number) => {
       ends[ended]!.resolve()
       await settled()
       return started.length
     }
     expect(started, 'two have left, two hold a slot').to.deep.equal([0, 1, 2, 3])
-    expect(await after(0), 'one that left has ended').to.equal(4)
-    expect(await after(2), 'the next leaves in its place').to.equal(6)
-    expect(await after(1), 'one that left rests').to.equal(6)
-    expect(await after(3), 'the next leaves in its place').to.equal(8)
+    expect(await startedAfter(0), 'one that left has ended').to.equal(4)
+    expect(await startedAfter(2), 'the next leaves in its place').to.equal(6)
+    expect(await startedAfter(1), 'one that left rests').to.equal(6)
+    expect(await startedAfter(3), 'the next leaves in its place').to.equal(8)
     expect([flight.running, flight.size]).to.deep.equal([2, 6])
   })
 
@@ -212,9 +212,9 @@ describe('in-flight: what runs now', () => {
   })
 
   it('never exceeds its bound, never overlaps or reorders a key, ends every job once: any work, any order of ends', async () => {
-    const jobs = fc.array(fc.record({ key: fc.integer({ min: 0, max: 4 }), rests: fc.integer({ min: 0, max: 2 }) }), {
-      maxLength: 30,
-    })
+    const key = fc.integer({ min: 0, max: 4 })
+    const job = fc.record({ key, rests: fc.integer({ min: 0, max: 2 }), leaves: fc.boolean() })
+    const jobs = fc.array(job, { maxLength: 30 })
     await fc.assert(
       fc.asyncProperty(
         fc.scheduler(),
@@ -227,31 +227,45 @@ describe('in-flight: what runs now', () => {
           const ended = new Set<number>()
           const dropped = new Set<number>()
           const busy = new Set<number>()
-          let [holding, seen] = [0, 0]
+          let [working, open, seen] = [0, 0, 0]
           const step = (label: string) => s.schedule(Promise.resolve(), label)
-          const add = (n: number, key: number, rests: number) => {
-            const run = async (rest: Rest) => {
+          const works = (change: number) => {
+            working += change
+            expect(working).to.be.at.most(bound)
+            expect(flight.running).to.be.at.most(bound)
+          }
+          /** With or without a slot, but not at rest. */
+          const opens = (change: number) => {
+            open += change
+            expect(open).to.be.at.most(2 * bound)
+          }
+          const add = (n: number, { key, rests, leaves }: (typeof work)[number]) => {
+            const run = async (rest: Rest, leave: () => void) => {
               expect(busy.has(key), `key ${key} overlaps`).to.equal(false)
               busy.add(key)
               started.set(key, [...(started.get(key) ?? []), n])
-              expect(++holding).to.be.at.most(bound)
-              for (let i = 0; i < rests; i++) {
+              opens(1)
+              for (let i = 0; i <= rests; i++) {
+                works(1)
                 await step(`work ${n}`)
-                holding--
+                works(-1)
+                if (leaves) leave()
+                await step(`record ${n}`)
+                if (i === rests) break
+                opens(-1)
                 await rest(() => step(`rest ${n}`))
-                expect(++holding).to.be.at.most(bound)
+                opens(1)
               }
-              await step(`end ${n}`)
-              holding--
+              opens(-1)
               busy.delete(key)
               ended.add(n)
             }
             flight.add({ key: String(key), run, drop: () => void dropped.add(n) })
           }
           const adding = (async () => {
-            for (const [n, { key, rests }] of work.entries()) {
+            for (const [n, one] of work.entries()) {
               await step('add')
-              add(n, key, rests)
+              add(n, one)
               if (++seen === dropAt) flight.dropWaiting()
             }
           })()
