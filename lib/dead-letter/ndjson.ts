@@ -136,7 +136,7 @@ function checkNumber(name: string, value: unknown): void {
 function headersOf(given: Record<string, unknown>): Record<string, unknown> {
   const headers = unpacked(given, 0) as Record<string, unknown>
   for (const name of Object.keys(headers))
-    if (Buffer.byteLength(name) > 128) throw wrong('headers', 'expected names of at most 128 bytes')
+    if (Buffer.byteLength(name) > 255) throw wrong('headers', 'expected names of at most 255 bytes')
   if (headerBytes(headers) > MAX_HEADER_BYTES) throw wrong('headers', `expected at most ${MAX_HEADER_BYTES} bytes`)
   return fieldTable(headers)
 }

@@ -10,6 +10,7 @@ const COMMANDS = fileURLToPath(new URL('./commands.ts', import.meta.url))
 const WIDTH = 100
 // biome-ignore lint/suspicious/noControlCharactersInRegex: no command prints it
 const END = /\0end (\d+)\n/
+const TABLES: ReadonlySet<string> = new Set(['list', 'groups'])
 /** Letters of each queue that are shown one by one. */
 const SHOWN = 3
 
@@ -22,8 +23,7 @@ export async function screens(world: World, shown = SHOWN): Promise<{ offences: 
   const printed = await run(commands)
   const offences = printed.flatMap(({ stdout, args }) => {
     const json = args.includes('--json') || args[1] === 'export'
-    // Not yet with the width: cli-table3 counts the columns of combining marks otherwise, and makes a few rows too wide.
-    const why = offence({ stdout, json })
+    const why = offence({ stdout, json, ...(TABLES.has(String(args[1])) ? { width: WIDTH } : {}) })
     return why ? [`surehop ${args.join(' ').slice(0, 200)}: ${why}`] : []
   })
   return { offences, commands: printed.length }

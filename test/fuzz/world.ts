@@ -37,6 +37,9 @@ const SHARED = ['shared-a', 'shared-b', 'shared-c']
 const KINDS = ['plain', 'redis', 'inbox', 'schema', 'ordered', 'digest', 'unguarded'] as const
 type Kind = (typeof KINDS)[number]
 
+/** Why a letter cannot be sent by us at all. */
+export const UNSENDABLE = /too deep|field "!"|cannot be encoded/
+
 /** So many queues there are. */
 export const QUEUES = KINDS.length
 
@@ -90,6 +93,15 @@ export class World {
     await world.#listen()
     for (const kind of KINDS) await world.#consume(kind)
     return world
+  }
+
+  /** Markers of what was handled since the last batch began, or since {@link forget}. */
+  get handled(): ReadonlySet<string> {
+    return this.#handled
+  }
+
+  forget(): void {
+    this.#handled.clear()
   }
 
   get pool(): Pool {
@@ -189,7 +201,7 @@ export class World {
     const letters = await this.#letters()
     this.#account(sent, letters)
     await this.#tidy(letters)
-    await this.#quiet()
+    await this.quiet()
   }
 
   async #send(specimens: readonly Specimen[]): Promise<Sent[]> {
@@ -216,7 +228,7 @@ export class World {
     const found = new Map<string, string>()
     for (const queue of this.queues)
       for await (const line of this.surehop.deadLetters(queue).exportTo()) {
-        const marker = MARKED.exec(line)?.[0].slice(1, -1)
+        const marker = markerIn(line)
         if (marker === undefined) throw new Miscarried(`a letter without its marker: ${line.slice(0, 500)}`)
         found.set(marker, line)
       }
@@ -264,14 +276,14 @@ export class World {
     for (const queue of this.queues) {
       const { stopped, error, failed } = await this.surehop.deadLetters(queue).discard()
       if (stopped !== 'done') throw new Miscarried(`discarding stopped: ${stopped} ${error?.message}`)
-      if (failed > 0 && !/too deep|field "!"|cannot be encoded/.test(String(error?.message)))
+      if (failed > 0 && !UNSENDABLE.test(String(error?.message)))
         throw new Miscarried(`a letter cannot be discarded: ${error?.message}`)
     }
     for (const marker of letters.keys()) this.#staying.add(marker)
   }
 
   /** Nothing is left, and everything is well. */
-  async #quiet(): Promise<void> {
+  async quiet(): Promise<void> {
     for (const queue of this.queues)
       await eventually(async () => (await this.surehop.queueStatus(queue))?.messages === 0, {
         withinMs: SETTLED_WITHIN_MS,
@@ -288,6 +300,11 @@ export class World {
 
 function publisher(): Promise<RawPublisher> {
   return RawPublisher.open(process.env['AMQP_URL']!)
+}
+
+/** The marker of a letter, by its line of JSON. */
+export function markerIn(line: string): string | undefined {
+  return MARKED.exec(line)?.[0].slice(1, -1)
 }
 
 function markerOf({ appId, headers }: Message): string | undefined {
