@@ -7,6 +7,12 @@ import { at, ctlSomewhere, hold, killAndReturn, NODES, seconds, span } from './h
 /** Length a full queue is set to: a few hundred messages in flight reach it at once. */
 const FULL_AT = 20
 
+/**
+ * What the limit is raised to afterwards. Removed outright, RabbitMQ 3.10 never tells those it refused that there is room again: their
+ * channels, and its own dead-lettering, stay refused until they are opened anew (seen here; `rabbit_fifo:evaluate_limit` ends early without a limit).
+ */
+const ROOMY = 10_000_000
+
 export const brokerFaults: readonly Fault[] = [
   // Its channels end without a word; where it led a queue, the others elect.
   node('kill-node', 'SIGKILL of a broker node', 1_000, 4_000, (world, which, ms) =>
@@ -75,9 +81,10 @@ function fullQueue(): Fault {
       const inject = async (world: World) => {
         const queue = at(which, world.fleet.queues)
         const policy = `full-${queue}`
-        const limit = JSON.stringify({ 'max-length': FULL_AT })
-        await ctlSomewhere(world, 'set_policy', policy, `^${queue}$`, limit, '--apply-to', 'queues')
-        await freezeAllConsumers(world, ms).finally(() => ctlSomewhere(world, 'clear_policy', policy))
+        const limit = (length: number) =>
+          ctlSomewhere(world, 'set_policy', policy, `^${queue}$`, `{"max-length": ${length}}`, '--apply-to', 'queues')
+        await limit(FULL_AT)
+        await freezeAllConsumers(world, ms).finally(() => limit(ROOMY))
       }
       return { choices: `queue draw ${which}, ${seconds(ms)}`, inject }
     },
