@@ -10,9 +10,10 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Redis } from 'ioredis'
+import { type Command, Redis } from 'ioredis'
 import { Closed, InvalidOption, type StoreUnavailable } from '../errors.ts'
 import { having, show } from '../options.ts'
+import { scriptCommand } from './redis-command.ts'
 import type { Script } from './redis-scripts.ts'
 import { explain } from './redis-trouble.ts'
 
@@ -29,7 +30,13 @@ export type RedisTarget = string | { readonly url: string } | RedisClient
 interface Connection {
   readonly status: string
   readonly isCluster?: boolean
-  readonly options: { readonly host?: string; readonly port?: number; readonly path?: string; readonly name?: string }
+  readonly options: {
+    readonly host?: string
+    readonly port?: number
+    readonly path?: string
+    readonly name?: string
+    readonly keyPrefix?: string
+  }
   readonly startupNodes?: readonly unknown[]
   on(event: string, listener: (error: Error) => void): void
   off(event: string, listener: (error: Error) => void): void
@@ -38,6 +45,7 @@ interface Connection {
   quit(): Promise<unknown>
   nodes?(role: 'master'): Connection[]
   call(command: string, ...args: string[]): Promise<unknown>
+  sendCommand(command: Command): Promise<unknown>
   evalBuffer(lua: string, keys: number, ...args: readonly (string | Buffer)[]): Promise<unknown>
   evalshaBuffer(sha: string, keys: number, ...args: readonly (string | Buffer)[]): Promise<unknown>
 }
@@ -116,11 +124,19 @@ export class RedisLink {
 
   async #eval({ lua, sha }: Script, keys: readonly string[], args: readonly (string | Buffer)[]): Promise<unknown> {
     try {
-      return await this.#connection.evalshaBuffer(sha, keys.length, ...keys, ...args)
+      return await this.#evalsha(sha, keys, args)
     } catch (error) {
       if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
       return this.#connection.evalBuffer(lua, keys.length, ...keys, ...args)
     }
+  }
+
+  #evalsha(sha: string, keys: readonly string[], args: readonly (string | Buffer)[]): Promise<unknown> {
+    const connection = this.#connection
+    // A client that you lend may be of another version than ours: only of ours is it known what it asks of a command.
+    const plain = connection instanceof Redis && !connection.options.keyPrefix
+    const command = plain ? scriptCommand(sha, keys, args) : undefined
+    return command ? connection.sendCommand(command) : connection.evalshaBuffer(sha, keys.length, ...keys, ...args)
   }
 
   /** Returns at once if connected; waits, with a bound, only for the very first connection. */
