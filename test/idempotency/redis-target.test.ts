@@ -5,6 +5,7 @@ import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { InvalidOption } from '../../lib/errors.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
+import { unique } from '../support/unique.ts'
 
 const REDIS_URL = process.env['REDIS_URL'] ?? 'redis://127.0.0.1:6379'
 
@@ -17,6 +18,18 @@ describe('the Redis store takes', () => {
       await store.close()
     }
     expect(await client.ping()).to.equal('PONG')
+    client.disconnect()
+  })
+
+  it('a client that puts a prefix before its keys, and keeps to it', async () => {
+    const keyPrefix = unique('prefix')
+    const client = new Redis(REDIS_URL, { keyPrefix })
+    const store = new RedisIdempotencyStore(client)
+    const scope = { name: 'prefixed', retentionMs: 60_000, leaseMs: 1_000, maxStarts: 3 }
+    const claim = { id: 'a', digest: undefined, generation: 0, attempt: 1, sequence: 1 }
+    expect(await store.claim(scope, 'me', [claim])).to.have.nested.property('[0].status', 'acquired')
+    expect(await client.keys(`${keyPrefix}surehop:{prefixed:*`)).to.have.length(2)
+    await store.close()
     client.disconnect()
   })
 
