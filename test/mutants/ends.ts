@@ -76,6 +76,23 @@ export const endsMutants: readonly Mutant[] = [
     tests: EVERY_STEP('no fault'),
   },
   {
+    name: 'letter-of-lost-delivery-forgotten',
+    breaks: 'a letter that was confirmed after its delivery was lost is written a second time',
+    file: PROCESSOR,
+    from: 'if (error === undefined) return true',
+    to: 'if (error === undefined) return !delivery.stale',
+    tests: EVERY_STEP('ends as a dead letter: a fault'),
+  },
+  {
+    name: 'late-letter-off-the-record',
+    breaks:
+      'a letter written for an attempt that is known to have failed is not recorded: each late copy writes another',
+    file: 'lib/idempotency/guard.ts',
+    from: "if ('fencingToken' in result) run",
+    to: "if (result.status === 'acquired' || result.status === 'exhausted') run",
+    tests: EVERY_STEP('ends as a dead letter: a fault'),
+  },
+  {
     name: 'ack-on-another-channel',
     breaks: 'a delivery of a lost channel is settled on the channel that is open now',
     file: 'lib/consumer/consumer.ts',

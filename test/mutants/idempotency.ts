@@ -45,6 +45,14 @@ export const idempotencyMutants: readonly Mutant[] = [
     tests: tests(CONTRACT, 'MemoryIdempotencyStore grants the same owner anew for another delivery'),
   },
   {
+    name: 'redis-late-letter-off-the-record',
+    breaks: 'Redis does not take the letter of an attempt that is recorded as failed',
+    file: LUA,
+    from: "if state == 'F' and ending == 4 then",
+    to: "if state == 'F' and ending == 5 then",
+    tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client settles a failed attempt dead'),
+  },
+  {
     name: 'record-two-live-owners',
     breaks: 'a lease is taken from an owner that lives',
     file: RECORD,
