@@ -64,7 +64,11 @@ describe('a message in the outbox', function () {
         const back = new Map((await w.rows()).map((row) => [row.message_id, unpacked(row as PackedColumns)]))
         await w.clear()
         for (const { queue, ...plain } of separate) {
-          const direct = encode({ exchange: '' }, { ...plain, routingKey: queue! }, { service: 'orders', maxBodyBytes: 1_000_000 })
+          const direct = encode(
+            { exchange: '' },
+            { ...plain, routingKey: queue! },
+            { service: 'orders', maxBodyBytes: 1_000_000 },
+          )
           const stored = back.get(direct.messageId)!
           const { timestamp: _, ...rest } = direct.properties
           const { timestamp, ...storedRest } = stored.properties
