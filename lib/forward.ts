@@ -15,7 +15,24 @@ export type HeaderChanges = Readonly<Record<string, unknown>>
 export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
   const properties = keptProperties(raw, changes)
   checkSendable(properties.headers)
-  return properties
+  const headers = withWide(properties.headers) as Record<string, unknown>
+  const { timestamp } = properties
+  return timestamp === undefined
+    ? { ...properties, headers }
+    : { ...properties, timestamp: Math.min(timestamp, LAST_SECOND), headers }
+}
+
+/** The largest number below 2^64: the last seconds that a timestamp can tell are read as 2^64, which none can. */
+const LAST_SECOND = 2 ** 64 - 2_048
+const WIDE = 2 ** 63
+
+/** amqplib writes every whole number as an integer of 64 bits, and throws where it is none, though it came as a double or was rounded up. */
+function withWide(value: unknown): unknown {
+  if (typeof value === 'number') return Math.abs(value) < WIDE ? value : { '!': 'double', value }
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array || Object.hasOwn(value, '!'))
+    return value
+  if (Array.isArray(value)) return value.map(withWide)
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, withWide(item)]))
 }
 
 /** The same, to be looked at and not to be sent. */

@@ -28,6 +28,8 @@ export function deadLetter(
     [HEADER.service]: origin.service,
     [HEADER.host]: origin.host,
     [HEADER.deadAt]: now,
+    // Only a forged one is here.
+    [HEADER.discardedAt]: undefined,
     ...(run
       ? {
           [HEADER.attempt]: run.attempt,
