@@ -22,6 +22,8 @@ export interface Result {
   readonly ends: World['ends']
   /** With the smallest batch that fails and how to try it again. */
   readonly failure: string | undefined
+  /** Bytes in use at a quarter of the messages and at the end, where garbage can be collected (`--expose-gc`). */
+  readonly heap: readonly [quarter: number, end: number] | undefined
   /** With all letters in its archives; the caller closes it. */
   readonly world: World
 }
@@ -32,6 +34,7 @@ export async function campaign({ messages, seed, batch, onBatch, onFailure }: Ca
   let world = await World.open()
   let failed = false
   let sent = 0
+  let quarter: number | undefined
   const property = fc.asyncProperty(
     fc.array(specimens(QUEUES), { minLength: 1, maxLength: batch, size: 'max' }),
     async (some) => {
@@ -39,6 +42,7 @@ export async function campaign({ messages, seed, batch, onBatch, onFailure }: Ca
       try {
         await world.batch(some)
         if (!failed) sent += some.length
+        if (sent >= messages / 4) quarter ??= heapUsed()
         onBatch?.(sent, world)
       } catch (error) {
         failed = true
@@ -53,5 +57,13 @@ export async function campaign({ messages, seed, batch, onBatch, onFailure }: Ca
   const numRuns = Math.max(2, Math.ceil((4 * messages) / batch))
   const details = await fc.check(property, { seed, numRuns, timeout: 180_000 })
   const failure = details.failed ? `${details.errorInstance}\n${fc.defaultReportMessage(details)}` : undefined
-  return { sent, seconds: (performance.now() - began) / 1_000, ends: world.ends, failure, world }
+  const end = heapUsed()
+  const heap: Result['heap'] = quarter === undefined || end === undefined ? undefined : [quarter, end]
+  return { heap, sent, seconds: (performance.now() - began) / 1_000, ends: world.ends, failure, world }
+}
+
+function heapUsed(): number | undefined {
+  if (!globalThis.gc) return undefined
+  globalThis.gc()
+  return process.memoryUsage().heapUsed
 }

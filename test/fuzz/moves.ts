@@ -28,12 +28,9 @@ type Lines = ReadonlyMap<string, Line>
 /** Moves letters of every queue about. @returns what was wrong, and how many letters there were */
 export async function moves(world: World, limit = LETTERS): Promise<{ wrong: string[]; letters: number }> {
   const wrong: string[] = []
-  let letters = 0
-  for (const queue of world.queues) {
-    const tour = new Tour(world, queue, wrong)
-    letters += await tour.run(limit)
-  }
-  return { wrong, letters }
+  world.forget()
+  const counts = await Promise.all(world.queues.map((queue) => new Tour(world, queue, wrong).run(limit)))
+  return { wrong, letters: counts.reduce((sum, count) => sum + count, 0) }
 }
 
 class Tour {
@@ -94,7 +91,6 @@ class Tour {
   /** With the consumer that gave up on them: each is handled now, or a letter again. */
   async #replay(): Promise<void> {
     const before = await linesOf(this.#letters.exportTo())
-    this.#world.forget()
     const { stopped, error } = await this.#letters.replay(
       {},
       {
@@ -117,7 +113,6 @@ class Tour {
       for (const [, line] of await missing())
         this.#wrong.push(`lost in a replay: ${JSON.stringify(line).slice(0, 300)}`)
     })
-    await this.#world.quiet()
   }
 
   #same(what: string, wanted: Lines, got: Lines): void {

@@ -4,12 +4,14 @@
 // with a reason, or it is a copy of one with the same id. Letters go to the archive after each batch, where the command finds them.
 
 import { randomBytes } from 'node:crypto'
+import { connect as amqp, type ChannelModel } from 'amqplib'
 import type { Pool } from 'pg'
 import { z } from 'zod'
 import {
   type ConsumeOptions,
   connect,
   DeadLetterNow,
+  deadQueueOf,
   fixed,
   type Handler,
   type Message,
@@ -31,6 +33,10 @@ const MARKED = /"fuzz:[0-9a-f]+:\d+:\w+"/
 const SETTLED_WITHIN_MS = 60_000
 /** Raw messages under way. */
 const WINDOW = 64
+/** Letters of each queue that nobody can move, at most. */
+const STAYING = 200
+/** Characters of a line: amqplib sends 64 KiB of headers, and the story needs some of that. */
+const ROOM_FOR_A_STORY = 50_000
 const SHARED = ['shared-a', 'shared-b', 'shared-c']
 
 /** The consumers, by what is special about them. */
@@ -64,14 +70,13 @@ export class World {
   readonly #run = randomBytes(4).toString('hex')
   readonly #troubles: string[] = []
   readonly #handled = new Set<string>()
-  /** Letters that nobody can move: they stay where they are, known from batches before. */
-  readonly #staying = new Set<string>()
   #copies = 0
   #buried = 0
   #serial = 0
   #publisher: RawPublisher | undefined
+  #raw: ChannelModel | undefined
   /** What became of the messages so far. */
-  readonly ends = { handled: 0, dead: 0, kept: 0, copies: 0 }
+  readonly ends = { handled: 0, dead: 0, kept: 0, copies: 0, sendable: 0 }
 
   private constructor(surehop: Surehop, schema: Schema, queues: readonly string[]) {
     this.surehop = surehop
@@ -111,6 +116,7 @@ export class World {
   async close(): Promise<void> {
     this.#publisher?.close()
     this.#ending.abort()
+    await this.#raw?.close()
     await this.surehop.close()
     await this.#redis.close()
     await this.#inbox.close()
@@ -200,7 +206,7 @@ export class World {
     }
     const letters = await this.#letters()
     this.#account(sent, letters)
-    await this.#tidy(letters)
+    await this.#tidy(letters, sent)
     await this.quiet()
   }
 
@@ -259,7 +265,7 @@ export class World {
     const reason = String(headers['surehop-reason'])
     const message = String(headers['surehop-error-message'])
     const fate = one.specimen.fate
-    if (reason === 'rejected' || headers['surehop-unreadable'] !== undefined) this.ends.kept++
+    if (isKept(line)) this.ends.kept++
     else if (
       reason === 'invalid message' &&
       !/^(expected (header )?\S*(message_id|transaction_id|surehop-[a-z-]+)|expected headers|the (message|body) |body)/.test(
@@ -272,14 +278,35 @@ export class World {
   }
 
   /** All letters go to the archive, but for those that nobody can send. */
-  async #tidy(letters: ReadonlyMap<string, string>): Promise<void> {
+  async #tidy(letters: ReadonlyMap<string, string>, sent: readonly Sent[]): Promise<void> {
     for (const queue of this.queues) {
       const { stopped, error, failed } = await this.surehop.deadLetters(queue).discard()
       if (stopped !== 'done') throw new Miscarried(`discarding stopped: ${stopped} ${error?.message}`)
       if (failed > 0 && !UNSENDABLE.test(String(error?.message)))
         throw new Miscarried(`a letter cannot be discarded: ${error?.message}`)
     }
-    for (const marker of letters.keys()) this.#staying.add(marker)
+    await this.#checkKept(letters, sent)
+    await this.#purge()
+  }
+
+  /** Counts what the broker was left and could be moved to the archive afterwards: perhaps we could have told its story. */
+  async #checkKept(letters: ReadonlyMap<string, string>, sent: readonly Sent[]): Promise<void> {
+    const left = await this.#letters()
+    const excused = new Set(sent.filter(forgesTables).map(({ marker }) => marker))
+    for (const [marker, line] of letters)
+      if (!left.has(marker) && !excused.has(marker) && isKept(line) && line.length < ROOM_FOR_A_STORY)
+        this.ends.sendable++
+  }
+
+  /** A few of those that nobody can move stay, to be looked at by the command. */
+  async #purge(): Promise<void> {
+    this.#raw ??= await amqp(process.env['AMQP_URL']!)
+    const channel = await this.#raw.createChannel()
+    for (const queue of this.queues) {
+      const { messageCount } = await channel.checkQueue(deadQueueOf(queue))
+      if (messageCount > STAYING) await channel.purgeQueue(deadQueueOf(queue))
+    }
+    await channel.close()
   }
 
   /** Nothing is left, and everything is well. */
@@ -300,6 +327,18 @@ export class World {
 
 function publisher(): Promise<RawPublisher> {
   return RawPublisher.open(process.env['AMQP_URL']!)
+}
+
+/** Did the broker put it there as it was, since we could not send it? */
+function isKept(line: string): boolean {
+  const { headers } = JSON.parse(line) as { headers: Record<string, unknown> }
+  return headers['surehop-reason'] === 'rejected' || headers['surehop-unreadable'] !== undefined
+}
+
+/** A table that cannot be sent in the place of one of our own headers: a letter in the archive does without it, a retry does not. */
+function forgesTables({ specimen }: Sent): boolean {
+  const { headers = [] } = specimen.properties
+  return headers.some(([name, { t }]) => name.toString('latin1').startsWith('surehop-') && /^[AFTD]|deep/.test(t))
 }
 
 /** The marker of a letter, by its line of JSON. */
