@@ -8,7 +8,6 @@ import type { World } from './world.ts'
 
 const COMMANDS = fileURLToPath(new URL('./commands.ts', import.meta.url))
 const WIDTH = 100
-// biome-ignore lint/suspicious/noControlCharactersInRegex: no command prints it
 const END = /\0end (\d+)\n/
 const TABLES: ReadonlySet<string> = new Set(['list', 'groups'])
 /** Letters of each queue that are shown one by one. */
