@@ -10,11 +10,12 @@ import { ChannelKeeper } from '../connection/channel-keeper.ts'
 import type { Connection } from '../connection/connection.ts'
 import { refusedExchange } from '../connection/refusal.ts'
 import { deferred, MAX_TIMER_MS, pause, within } from '../deadline.ts'
-import { Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
+import { ChannelLost, Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
 import { HEADER } from '../message.ts'
 import { publishOn } from './channel-publish.ts'
 import { Confirms, newPending, type Pending, type PublishEnd } from './confirms.ts'
 import type { Encoded } from './encode.ts'
+import { Refusals } from './refusals.ts'
 
 /** Bounds of one publisher. */
 export interface PublisherOptions {
@@ -67,6 +68,8 @@ const CHECK_PAUSE_MS = 250
 /** A refused exchange is not tried again for so long: each try costs the channel. */
 const REFUSED_MS = 5_000
 const NACKED = 'the broker refused it (nack); the queue may be full'
+/** How long nothing is sent, so that the channel can be renewed while nothing is on the wire, ms. */
+const RENEW_WITHIN_MS = 1_000
 /** Class and method of basic.publish in AMQP 0-9-1. */
 const BASIC_PUBLISH = { classId: 60, methodId: 40 }
 
@@ -76,6 +79,9 @@ export class Publisher {
   readonly #options: PublisherOptions
   readonly #keeper: ChannelKeeper<ConfirmChannel>
   readonly #confirms: Confirms
+  readonly #refusals = new Refusals()
+  /** Set while a channel that only refuses is about to be renewed: nothing new goes out on it until then. */
+  #renewal: NodeJS.Timeout | undefined
   readonly #checking = new Set<string>()
   readonly #refused = new Map<string, { readonly until: number; readonly error: Error }>()
   readonly #abortable = new Map<AbortSignal, Abortable>()
@@ -96,7 +102,10 @@ export class Publisher {
       role: 'publish',
       open: () => connection.openConfirmChannel(),
       setup: async (channel) => this.#listen(channel),
-      onLost: () => this.#confirms.forgetExchanges(),
+      onLost: () => {
+        this.#refusals.forget()
+        this.#confirms.forgetExchanges()
+      },
     })
     this.#unwatch = connection.onChange(() => this.#pump())
     this.#keeper.onChange(() => this.#pump())
@@ -158,6 +167,7 @@ export class Publisher {
     while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until) await this.#change(until)
     this.#giveUpAll(() => true, 'the producer was closed', true)
     clearTimeout(this.#sweeper)
+    clearTimeout(this.#renewal)
     this.#unwatch()
     await this.#keeper.close()
     this.#tell()
@@ -211,7 +221,7 @@ export class Publisher {
     const { fatal, blockedReason } = this.#connection
     if (fatal) this.#giveUpAll((p) => p.phase !== 'sent', fatal.message, false, fatal)
     const channel = this.#keeper.channel
-    if (fatal || !channel || blockedReason !== undefined) return
+    if (fatal || !channel || blockedReason !== undefined || this.#renewing) return
     for (let pending = this.#confirms.next(); pending; pending = this.#confirms.next()) {
       if (!this.#send(channel, pending)) return
     }
@@ -261,9 +271,32 @@ export class Publisher {
   #answered(pending: Pending, error: Error | null): void {
     const answer = error === null ? 'ack' : error.message === 'message nacked' ? 'nack' : 'lost'
     const again = this.#confirms.answered(pending, answer)
+    const { exchange, routingKey } = pending.message
+    if (answer === 'ack') this.#refusals.acked(exchange, routingKey)
+    else if (answer === 'nack' && this.#refusals.nacked(exchange, routingKey, performance.now())) this.#renewSoon()
     if (again && answer === 'nack' && pending.failsOnNack) this.#confirms.giveUp(pending, NACKED, true)
     else if (again) this.#resend(pending, answer)
     if (answer !== 'lost') this.#pump()
+  }
+
+  /** To renew the channel with publishes on the wire would void their confirms: when there are none, or not now. */
+  #renewSoon(): void {
+    this.#renewal ??= setTimeout(() => {
+      this.#renewal = undefined
+      this.#pump()
+    }, RENEW_WITHIN_MS).unref()
+  }
+
+  /** Nothing may be sent now: the channel is about to be another one. */
+  get #renewing(): boolean {
+    if (!this.#renewal) return false
+    if (this.#confirms.onWire > 0) return true
+    clearTimeout(this.#renewal)
+    this.#renewal = undefined
+    this.#keeper.rebuild(
+      new ChannelLost('the broker refused all publishes to a target for long: a new channel may be heard'),
+    )
+    return true
   }
 
   #resend(pending: Pending, answer: string): void {

@@ -184,6 +184,26 @@ describe('publish, when the broker fails', () => {
     expect(await wired.depth(queue)).equal(3)
   })
 
+  it('a queue that was full takes again once its limit is gone, within the deadline: a broker that does not say so is asked on a new channel', async function () {
+    this.timeout(60_000)
+    const surehop = await wired.surehop()
+    const queue = await wired.queue({ 'x-overflow': 'reject-publish' })
+    const producer = surehop.producer({ deadlineMs: 30_000 })
+    const policy = `full-${queue}`
+    await wired.broker.ctl('set_policy', policy, `^${queue}$`, '{"max-length": 3}', '--apply-to', 'queues')
+    // The limit is in force once a publish is refused.
+    await eventually(
+      async () =>
+        expect((await failure<PublishFailed>(producer.send(queue, { body }, { deadlineMs: 300 }))).outcome).equal(
+          'nacked',
+        ),
+      { withinMs: 20_000 },
+    )
+    const patient = producer.send(queue, { body })
+    await wired.broker.ctl('clear_policy', policy)
+    expect((await patient).outcome).equal('confirmed')
+  })
+
   it('close() ends within its drain time while the broker blocks', async () => {
     const surehop = await wired.surehop({ drainMs: 200 })
     const queue = await wired.queue()
