@@ -27,7 +27,6 @@ export type NewerRelease = Exclude<Release, 'installed'>
 
 const SUITES: Readonly<Record<NewerRelease, string>> = { '4.0': 'trixie', '4.3': 'sid' }
 const RELEASES: readonly Release[] = ['installed', '4.0', '4.3']
-const MIRROR = 'http://deb.debian.org/debian'
 const SCRIPTS = '/usr/lib/rabbitmq/bin'
 const STEP_WITHIN_MS = 900_000
 const CHROOT = 'mount --bind /proc "$0/proc" && exec chroot "$0" "$@"'
@@ -124,7 +123,7 @@ async function fill(scratch: string, suite: string): Promise<void> {
   const missing = [...(onPath('debootstrap') ? [] : ['debootstrap']), ...keyring]
   if (missing.length > 0) await installPackages(missing)
   // What debootstrap mounts is gone with its namespace.
-  await run('unshare', ['--mount', 'debootstrap', '--variant=minbase', suite, scratch, MIRROR])
+  await run('unshare', ['--mount', 'debootstrap', '--variant=minbase', suite, scratch])
   await writeFile(join(scratch, 'usr/sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n', { mode: 0o755 })
   // Unstable's list of packages may be a few days over its time; its signature is checked all the same.
   await apt(scratch, '-o', 'Acquire::Check-Valid-Until=false', 'update')
