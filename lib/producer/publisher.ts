@@ -221,7 +221,7 @@ export class Publisher {
     const { fatal, blockedReason } = this.#connection
     if (fatal) this.#giveUpAll((p) => p.phase !== 'sent', fatal.message, false, fatal)
     const channel = this.#keeper.channel
-    if (fatal || !channel || blockedReason !== undefined || this.#renewing) return
+    if (fatal || !channel || blockedReason !== undefined || this.#renews()) return
     for (let pending = this.#confirms.next(); pending; pending = this.#confirms.next()) {
       if (!this.#send(channel, pending)) return
     }
@@ -287,8 +287,8 @@ export class Publisher {
     }, RENEW_WITHIN_MS).unref()
   }
 
-  /** Nothing may be sent now: the channel is about to be another one. */
-  get #renewing(): boolean {
+  /** @returns true while nothing may be sent: the channel is about to be another one */
+  #renews(): boolean {
     if (!this.#renewal) return false
     if (this.#confirms.onWire > 0) return true
     clearTimeout(this.#renewal)
