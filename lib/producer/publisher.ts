@@ -104,6 +104,8 @@ export class Publisher {
       setup: async (channel) => this.#listen(channel),
       onLost: () => {
         this.#refusals.forget()
+        clearTimeout(this.#renewal)
+        this.#renewal = undefined
         this.#confirms.forgetExchanges()
       },
     })
@@ -290,12 +292,11 @@ export class Publisher {
   /** @returns true while nothing may be sent: the channel is about to be another one */
   #renews(): boolean {
     if (!this.#renewal) return false
-    if (this.#confirms.onWire > 0) return true
-    clearTimeout(this.#renewal)
-    this.#renewal = undefined
-    this.#keeper.rebuild(
-      new ChannelLost('the broker refused all publishes to a target for long: a new channel may be heard'),
-    )
+    // Until the keeper tells that the old channel is gone, nothing goes out on it, a publish of this very moment included.
+    if (this.#confirms.onWire === 0)
+      this.#keeper.rebuild(
+        new ChannelLost('the broker refused all publishes to a target for long: a new channel may be heard'),
+      )
     return true
   }
 
