@@ -91,10 +91,12 @@ function commandIn({ system }: Installation, command: readonly [string, ...strin
   return system === undefined ? command : ['unshare', '--mount', 'sh', '-c', WITH_THE_USR_OF, system, ...command]
 }
 
-/** Which release it is, such as `3.10.8`. `home`: a folder for the cookie that the command makes up. */
-export async function versionOf(installation: Installation, home: string): Promise<string> {
-  const env = { PATH: SEARCH_PATH, HOME: home, LANG: 'C.UTF-8', ERL_AFLAGS: '-start_epmd false' }
-  return (await ctl({ ...installation, env }, ['version'])).trim()
+/**
+ * Which release it is, such as `3.10.8`. `home`: a folder for the cookie that the command makes up. Even this command wants to be
+ * registered, with the epmd of that port.
+ */
+export async function versionOf(installation: Installation, home: string, epmdPort: number): Promise<string> {
+  return (await ctl({ ...installation, env: commandEnvironment(home, epmdPort) }, ['version'])).trim()
 }
 
 /** Writes all that a node reads at its start. */
@@ -107,23 +109,30 @@ export async function layNode(plan: NodePlan): Promise<Layout> {
   return { ...node, dir, name, port, epmdPort }
 }
 
-function environment(dir: string, name: string, port: number, distPort: number, epmdPort: number) {
+/** For every Erlang here, node and command. */
+function commandEnvironment(home: string, epmdPort: number) {
   return {
     PATH: SEARCH_PATH,
-    HOME: dir,
+    HOME: home,
     LANG: 'C.UTF-8',
     ERL_EPMD_PORT: `${epmdPort}`,
     ERL_EPMD_ADDRESS: '127.0.0.1',
-    // For every Erlang here, rabbitmqctl too: an epmd that one of them starts by itself would outlive the node.
+    // An epmd that one of them starts by itself would outlive the node.
     ERL_AFLAGS: '-start_epmd false',
-    RABBITMQ_NODENAME: `${name}@localhost`,
-    RABBITMQ_NODE_IP_ADDRESS: '127.0.0.1',
-    RABBITMQ_NODE_PORT: `${port}`,
-    RABBITMQ_DIST_PORT: `${distPort}`,
     // Below all ports that are lent. Its own default are eleven ports, for all the commands that run on a machine at a time.
     RABBITMQ_CTL_DIST_PORT_MIN: '14000',
     RABBITMQ_CTL_DIST_PORT_MAX: '14999',
     RABBITMQ_CTL_ERL_ARGS: LOOPBACK,
+  }
+}
+
+function environment(dir: string, name: string, port: number, distPort: number, epmdPort: number) {
+  return {
+    ...commandEnvironment(dir, epmdPort),
+    RABBITMQ_NODENAME: `${name}@localhost`,
+    RABBITMQ_NODE_IP_ADDRESS: '127.0.0.1',
+    RABBITMQ_NODE_PORT: `${port}`,
+    RABBITMQ_DIST_PORT: `${distPort}`,
     RABBITMQ_MNESIA_BASE: join(dir, 'mnesia'),
     RABBITMQ_LOG_BASE: join(dir, 'log'),
     RABBITMQ_PID_FILE: join(dir, 'pid'),
@@ -150,10 +159,10 @@ async function writeFiles(dir: string, { plugins = [], config = [], cookie }: No
   await writeFile(join(dir, NODE_FILE), JSON.stringify(node))
 }
 
-/** Starts the register of names that the nodes of its port find each other by. */
-export async function startEpmd(layout: Layout): Promise<PrivateProcess> {
-  const { dir, env, epmdPort } = layout
-  const [command, ...args] = commandIn(layout, ['epmd', '-port', `${epmdPort}`, '-address', '127.0.0.1'])
+/** Starts the register of names that the nodes and commands of its port find each other by. `dir`: for its log. */
+export async function startEpmd(installation: Installation, dir: string, epmdPort: number): Promise<PrivateProcess> {
+  const env = commandEnvironment(dir, epmdPort)
+  const [command, ...args] = commandIn(installation, ['epmd', '-port', `${epmdPort}`, '-address', '127.0.0.1'])
   const epmd = await launch({ command, args, cwd: dir, env, log: join(dir, 'epmd.log') })
   return readyOrEnded(epmd, () => converse(epmdPort, ASK_FOR_NAMES), EPMD_WITHIN_MS)
 }

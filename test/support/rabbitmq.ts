@@ -58,7 +58,7 @@ export async function installed(release: Release): Promise<Installation | undefi
 async function open(installation: Installation, options: RabbitMqOptions): Promise<RabbitMq> {
   const folder = await dataFolder('rabbitmq')
   const layout = await lay(installation, folder.path, options)
-  const epmd = await startEpmd(layout).catch(async (error: unknown) => {
+  const epmd = await startEpmd(installation, layout.dir, layout.epmdPort).catch(async (error: unknown) => {
     await folder.remove()
     throw error
   })

@@ -17,6 +17,7 @@ import {
   type Installation,
   type Layout,
   layNode,
+  type NodePlan,
   nodeServer,
   type PrivateNode,
   startEpmd,
@@ -92,10 +93,15 @@ async function open(installation: Installation, options: ClusterOptions): Promis
     for (const step of undo.splice(0).reverse()) await step()
   }
   try {
-    const version = await versionOf(installation, folder.path)
-    const layouts = await lay(installation, folder.path, version, options)
-    const epmd = await startEpmd(layouts[0]!)
+    const epmdPort = await freePort()
+    const epmd = await startEpmd(installation, folder.path, epmdPort)
     undo.push(() => epmd.end('SIGKILL'))
+    const version = await versionOf(installation, folder.path, epmdPort)
+    const layouts = await lay(
+      { installation, parent: folder.path, epmdPort, cookie: `surehop${epmdPort}` },
+      version,
+      options,
+    )
     const nodes = await startAll(layouts, version, (node) => undo.push(node.close))
     const cluster = clusterOf(version, nodes, close)
     await cluster.whole()
@@ -107,17 +113,14 @@ async function open(installation: Installation, options: ClusterOptions): Promis
 }
 
 async function lay(
-  installation: Installation,
-  parent: string,
+  plan: Omit<NodePlan, 'name'>,
   version: string,
   { config = [] }: ClusterOptions,
 ): Promise<readonly Layout[]> {
-  const epmdPort = await freePort()
-  const names = NAMES.map((name) => `${name}-${epmdPort}-${process.pid}`)
+  const names = NAMES.map((name) => `${name}-${plan.epmdPort}-${process.pid}`)
   const peers = names.map((name, i) => `cluster_formation.classic_config.nodes.${i + 1} = ${name}@localhost`)
   const formation = ['cluster_formation.peer_discovery_backend = classic_config', ...peers]
   const partition = isBefore(version, 4, 3) ? ['cluster_partition_handling = pause_minority'] : []
-  const plan = { installation, parent, epmdPort, cookie: `surehop${epmdPort}` }
   const lines = [...formation, ...partition, ...config]
   return Promise.all(names.map((name) => layNode({ ...plan, name, config: lines })))
 }
