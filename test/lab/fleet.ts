@@ -82,6 +82,8 @@ const FOLLOW_EVERY_MS = 250
 const SWEEP_WITHIN_MS = 30_000
 const SWEEPS = 3
 const TOLD = 5
+/** So many missing messages are looked for. */
+const MISSING = 10_000
 
 /** Builds the workers, makes schema, queues and exchange, and starts all. @returns when all work */
 export async function startFleet(settings: FleetSettings): Promise<WorkingFleet> {
@@ -214,7 +216,8 @@ class TheFleet implements WorkingFleet {
       for (const roles of [['producer', 'outbox-writer'], ['consumer', 'inbox-consumer'], ['relay']])
         await Promise.all(this.#berths.filter(({ role }) => roles.includes(role)).map((berth) => berth.dismiss()))
       await this.#sweep()
-      await this.#ground.survey(this.#ledger)
+      this.#follower.look()
+      await this.#ground.survey(this.#ledger, this.#follower.missing(MISSING))
     } finally {
       await this.abandon()
     }

@@ -18,6 +18,7 @@ const PAGE = 20_000
 const DELAY_LEVELS = 25
 const ANSWER_WITHIN_MS = 15_000
 const SURVEY_WITHIN_MS = 60_000
+const LET_GO_WITHIN_MS = 20_000
 
 /** How full something is, by its name; nothing that is empty. */
 export type Fill = Readonly<Record<string, number>>
@@ -72,10 +73,17 @@ export class Ground {
     return Object.fromEntries(Object.entries({ ...counts, ...(await queues) }).filter(([, count]) => count > 0))
   }
 
-  /** Writes down what is there now: nobody must be at work any more. */
-  survey(ledger: LedgerWriter): Promise<void> {
+  /**
+   * Writes down what is there now: nobody must be at work any more. Where accepted messages are missing, it ends by deleting the
+   * queues, to see whether the broker still holds those.
+   */
+  survey(ledger: LedgerWriter, missing: readonly string[] = []): Promise<void> {
     const look = async () => {
       const letters = await this.#withBroker((connection) => this.#lettersIn(connection))
+      const lie = new Set(letters.map(({ id }) => id))
+      const unseen = missing.filter((id) => !lie.has(id))
+      if (unseen.length > 0)
+        letters.push(...(await this.#withBroker((connection) => this.#heldBack(connection, unseen))))
       await this.#rows(ledger)
       for (const { id, where, why } of letters) {
         const at = monotonicNs()
@@ -87,8 +95,9 @@ export class Ground {
 
   async close(): Promise<void> {
     const { direct, inbox, told, events } = this.names
-    const queues = [direct, inbox, told].flatMap((queue) => [queue, deadQueueOf(queue), `${queue}.archive`])
+    const queues = [direct, inbox, told].flatMap((queue) => [deadQueueOf(queue), `${queue}.archive`])
     const remove = async (connection: ChannelModel) => {
+      await this.#removeQueues(connection)
       for (const queue of queues) await onChannel(connection, (channel) => channel.deleteQueue(queue))
       await onChannel(connection, (channel) => channel.deleteExchange(events))
     }
@@ -133,6 +142,27 @@ export class Ground {
     return lying
   }
 
+  /**
+   * What RabbitMQ's own dead-lettering holds, no look shows: 3.10 was seen to hold retries for minutes after a lost majority. It lets
+   * go of them when the queue they are for is gone.
+   */
+  async #heldBack(connection: ChannelModel, unseen: readonly string[]): Promise<Lying[]> {
+    await this.#removeQueues(connection)
+    let held: Lying[] = []
+    const look = async () => {
+      const letters = await this.#ours(connection, UNDELIVERABLE, false)
+      held = letters.filter(({ id }) => unseen.includes(id))
+      if (held.length < unseen.length) throw new Error(`${held.length} of ${unseen.length} missing messages have come`)
+    }
+    await eventually(look, { withinMs: LET_GO_WITHIN_MS }).catch(() => {})
+    return held.map((lying) => ({ ...lying, where: 'a delay queue, held back by the broker when it was due' }))
+  }
+
+  async #removeQueues(connection: ChannelModel): Promise<void> {
+    const { direct, inbox, told } = this.names
+    for (const queue of [direct, inbox, told]) await onChannel(connection, (channel) => channel.deleteQueue(queue))
+  }
+
   async #ours(connection: ChannelModel, queue: string, isDead: boolean): Promise<Lying[]> {
     const letters = await readAll(connection, queue)
     const ours = letters.filter(({ service }) => service === this.names.service)
@@ -156,6 +186,9 @@ interface Lying {
   /** Of a dead letter. */
   readonly why: string | undefined
 }
+
+/** Where messages end that were due when their queue was gone. */
+const UNDELIVERABLE = deadQueueOf('surehop.undeliverable')
 
 function namesIn(schema: string): Names {
   const service = unique('lab')
