@@ -10,10 +10,11 @@
  * Does NOT promise that a handler ends: one that ignores its signal after `handlerTimeoutMs` goes on beside the next attempt.
  */
 import { setMaxListeners } from 'node:events'
+import type { Link } from '../chain.ts'
 import { Closed, HandlerTimeout, InvalidOption } from '../errors.ts'
 import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
 import type { Producer, PublishOptions } from '../producer/producer.ts'
-import type { DeadlineWatch } from './deadline-watch.ts'
+import type { DeadlineWatch, Watched } from './deadline-watch.ts'
 import type { Context, ContextPublishOptions, Handler, Run } from './handler.ts'
 
 /** How an attempt ended. `interrupted`: not the handler's fault, it does not count. */
@@ -62,16 +63,19 @@ export function publishesOf(context: Context): AttemptPublishes | undefined {
 /** How long a handler may take to end after its time was up, or the consumer must close, ms. */
 export const LEFT_BEHIND_AFTER_MS = 1_000
 
-/** One attempt while its handler runs. */
-export class Active implements AttemptPublishes {
+/** One attempt while its handler runs. Methods and fields in place of closures: one is made for each message. */
+export class Active implements AttemptPublishes, Watched {
+  beganAt = 0
   readonly #run: Run
   readonly #producer: Producer
   /** By name; a publish that failed may be repeated under its name. */
   #publishes: Map<string, Promise<unknown>> | undefined
-  #failed: Set<string> | undefined
+  #failedNames: Set<string> | undefined
   #controller: AbortController | undefined
   #abortReason: Error | undefined
-  #end: ((how: AttemptEnd) => void) | undefined
+  #watch: DeadlineWatch<Active> | undefined
+  #watched: Link<Active> | undefined
+  #resolve: ((how: AttemptEnd) => void) | undefined
   #leaving: NodeJS.Timeout | undefined
   #ended = false
   #position = 0
@@ -107,24 +111,47 @@ export class Active implements AttemptPublishes {
       this.#controller?.abort(reason)
     }
     if (reason instanceof HandlerTimeout || reason instanceof Closed)
-      this.#leaving ??= setTimeout(() => this.#end?.(interruption(reason)), LEFT_BEHIND_AFTER_MS)
+      this.#leaving ??= setTimeout(() => this.#end(interruption(reason)), LEFT_BEHIND_AFTER_MS)
   }
 
   /** Runs the handler, at most as long as `watch` allows. Never rejects. */
-  run(handler: Handler, watch: DeadlineWatch): Promise<AttemptEnd> {
-    return new Promise((resolve) => {
-      const watched = watch.begin(() => this.abort(timedOut(watch.ms)))
-      this.#end = (how) => {
-        watch.end(watched)
-        if (this.#leaving) clearTimeout(this.#leaving)
-        this.#ended = true
-        this.#end = undefined
-        resolve(how)
-      }
-      const failed = (error: unknown) => this.#end?.(this.#failure(error))
-      const done = () => this.#end?.(DONE)
-      this.#handle(handler).then(() => (this.#publishes ? this.settled().then(done, failed) : done()), failed)
+  run(handler: Handler, watch: DeadlineWatch<Active>): Promise<AttemptEnd> {
+    this.#watch = watch
+    this.#watched = watch.begin(this)
+    const end = new Promise<AttemptEnd>((resolve) => {
+      this.#resolve = resolve
     })
+    this.#handle(handler).then(
+      () => this.#handled(),
+      (error: unknown) => this.#failed(error),
+    )
+    return end
+  }
+
+  late(): void {
+    this.abort(timedOut(this.#watch!.ms))
+  }
+
+  #handled(): void {
+    if (!this.#publishes) this.#end(DONE)
+    else
+      this.settled().then(
+        () => this.#end(DONE),
+        (error: unknown) => this.#failed(error),
+      )
+  }
+
+  #failed(error: unknown): void {
+    this.#end(this.#failure(error))
+  }
+
+  /** Whatever comes after the first end changes nothing. */
+  #end(how: AttemptEnd): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#watch!.end(this.#watched!)
+    if (this.#leaving) clearTimeout(this.#leaving)
+    this.#resolve!(how)
   }
 
   #handle(handler: Handler): Promise<unknown> {
@@ -181,12 +208,12 @@ export class Active implements AttemptPublishes {
     const { name: given, ...rest } = options
     const name = given === undefined ? String(this.#position++) : `name:${given}`
     this.#publishes ??= new Map()
-    const twice = this.#publishes.has(name) && !this.#failed?.delete(name)
+    const twice = this.#publishes.has(name) && !this.#failedNames?.delete(name)
     const sent = twice ? Promise.reject(namedTwice(given)) : this.#send(send, this.#derived(message, name), rest)
     this.#publishes.set(twice ? `twice:${this.#position++}` : name, sent)
     sent.catch(() => {
-      this.#failed ??= new Set()
-      this.#failed.add(name)
+      this.#failedNames ??= new Set()
+      this.#failedNames.add(name)
     })
     return sent
   }

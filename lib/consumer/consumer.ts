@@ -19,7 +19,7 @@ import type { Topology } from '../topology/topology.ts'
 import { type DecodeOptions, decode } from './decode.ts'
 import { Delivery, Epoch } from './delivery.ts'
 import type { Guard, Run } from './handler.ts'
-import { InFlight, type Job } from './in-flight.ts'
+import { InFlight, type Job, type Slot } from './in-flight.ts'
 import { Processor, type ProcessorParts } from './processor.ts'
 
 /** What a consumer is put together from. */
@@ -196,32 +196,33 @@ export class Consumer {
   }
 
   #take(delivery: Delivery): void {
-    let run: Run
+    let read: Run | MessageInvalid
     let key: string
     try {
-      run = decode(delivery.raw, this.#parts.decode)
-      key = this.#keyOf(run)
+      read = decode(delivery.raw, this.#parts.decode)
+      key = this.#keyOf(read)
     } catch (error) {
-      const invalid =
+      read =
         error instanceof MessageInvalid
           ? error
           : new MessageInvalid('orderBy', `orderBy failed: ${(error as Error)?.message ?? error}`, { cause: error })
-      this.#add(`\n${this.#sequence++}`, delivery, () => this.#processor.refuse(delivery, invalid))
-      return
+      key = this.#ownKey()
     }
-    this.#add(key, delivery, (rest, leave) => this.#processor.process(delivery, run, rest, leave))
+    this.#inFlight.add(new Taken(key, delivery, read, this.#processor))
   }
 
   /** Copies of one message run one after another, so that the second is dropped without asking about a lease. */
   #keyOf(run: Run): string {
-    const key = this.#parts.orderBy?.(run.message)
+    const { orderBy } = this.#parts
+    const { messageId } = run.message
+    if (!orderBy) return run.guarded ? messageId : this.#ownKey()
+    const key = orderBy(run.message)
     if (key !== undefined && key !== null) return `k${key}`
-    return run.guarded ? `i${run.message.messageId}` : `\n${this.#sequence++}`
+    return run.guarded ? `i${messageId}` : this.#ownKey()
   }
 
-  #add(key: string, delivery: Delivery, run: Job['run']): void {
-    const drop = () => void (this.#parts.singleActive || delivery.handBack())
-    this.#inFlight.add({ key, run: (rest, leave) => (delivery.stale ? Promise.resolve() : run(rest, leave)), drop })
+  #ownKey(): string {
+    return `\n${this.#sequence++}`
   }
 
   #lost(reason: Error): void {
@@ -236,5 +237,31 @@ export class Consumer {
     this.#state = to
     if (from !== to)
       this.#parts.connection.options.events.emit('consumer.state', { queue: this.queue, from, to, error })
+  }
+}
+
+/** One delivery as a job. */
+class Taken implements Job {
+  readonly key: string
+  readonly #delivery: Delivery
+  readonly #read: Run | MessageInvalid
+  readonly #processor: Processor
+
+  constructor(key: string, delivery: Delivery, read: Run | MessageInvalid, processor: Processor) {
+    this.key = key
+    this.#delivery = delivery
+    this.#read = read
+    this.#processor = processor
+  }
+
+  run(slot: Slot): Promise<void> {
+    if (this.#delivery.stale) return Promise.resolve()
+    return this.#read instanceof MessageInvalid
+      ? this.#processor.refuse(this.#delivery, this.#read)
+      : this.#processor.process(this.#delivery, this.#read, slot)
+  }
+
+  drop(): void {
+    this.#processor.drop(this.#delivery)
   }
 }

@@ -13,14 +13,27 @@
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string
-  /** Waits that need no slot go through `rest`; `leave` gives the slot up for good, unless as many as may run have left and not ended. */
-  readonly run: (rest: Rest, leave: () => void) => Promise<void>
+  run(slot: Slot): Promise<void>
   /** Called instead of `run` for a job that is dropped. */
-  readonly drop?: () => void
+  drop?(): void
 }
 
-/** Gives the job's slot to others while it waits, keeps its key, and takes a slot again afterwards. */
-export type Rest = (wait: () => Promise<void>) => Promise<void>
+/** What a job holds while it runs. */
+export interface Slot {
+  /** Gives it to others during a wait that needs none, keeps the key, and takes a slot again afterwards. */
+  rest(wait: () => Promise<void>): Promise<void>
+  /** Gives it up for good, unless as many as may run have left and not ended. */
+  leave(): void
+}
+
+/** Nobody waits behind the one whose key it is; nothing is ever put in here. */
+const NOBODY: Job[] = []
+
+/** What becomes of a slot. */
+interface Held {
+  holds: boolean
+  left: boolean
+}
 
 /** The jobs of one consumer. */
 export class InFlight {
@@ -56,13 +69,12 @@ export class InFlight {
 
   add(job: Job): void {
     const behind = this.#behind.get(job.key)
-    if (behind) {
-      behind.push(job)
-      return
-    }
-    this.#behind.set(job.key, [])
-    this.#ready.push(job)
-    this.#fill()
+    if (behind === undefined) {
+      this.#behind.set(job.key, NOBODY)
+      this.#ready.push(job)
+      this.#fill()
+    } else if (behind === NOBODY) this.#behind.set(job.key, [job])
+    else behind.push(job)
   }
 
   /** Starts no more, from this moment. Jobs that rest go on when they have rested. */
@@ -97,38 +109,42 @@ export class InFlight {
 
   #start(job: Job): void {
     this.#running++
-    let holds = true
-    let left = false
-    const give = () => {
-      holds = false
-      this.#running--
-      this.#resting++
-      this.#fill()
-    }
-    const leave = () => {
-      if (!holds || this.#leaving >= this.#concurrency) return
-      left = true
-      this.#leaving++
-      give()
-    }
-    const rest = async (wait: () => Promise<void>) => {
-      if (left) this.#leaving--
-      left = false
-      if (holds) give()
-      await wait()
-      await new Promise<void>((resume) => {
-        this.#rested.push(resume)
-        this.#fill()
-      })
-      holds = true
-    }
+    const slot = new HeldSlot(this)
     const ended = () => {
-      if (left) this.#leaving--
-      if (holds) this.#running--
+      if (slot.left) this.#leaving--
+      if (slot.holds) this.#running--
       else this.#resting--
       this.#ended(job)
     }
-    job.run(rest, leave).then(ended, ended)
+    job.run(slot).then(ended, ended)
+  }
+
+  /** For its slots. */
+  leave(slot: Held): void {
+    if (!slot.holds || this.#leaving >= this.#concurrency) return
+    slot.left = true
+    this.#leaving++
+    this.#give(slot)
+  }
+
+  /** For its slots. */
+  async rest(slot: Held, wait: () => Promise<void>): Promise<void> {
+    if (slot.left) this.#leaving--
+    slot.left = false
+    if (slot.holds) this.#give(slot)
+    await wait()
+    await new Promise<void>((resume) => {
+      this.#rested.push(resume)
+      this.#fill()
+    })
+    slot.holds = true
+  }
+
+  #give(slot: Held): void {
+    slot.holds = false
+    this.#running--
+    this.#resting++
+    this.#fill()
   }
 
   #ended(job: Job): void {
@@ -139,5 +155,24 @@ export class InFlight {
     if (this.#running + this.#resting > 0) return
     const idle = this.#idle.splice(0)
     for (const resolve of idle) resolve()
+  }
+}
+
+/** A class, not closures: one is made for each message. */
+class HeldSlot implements Slot {
+  holds = true
+  left = false
+  readonly #flight: InFlight
+
+  constructor(flight: InFlight) {
+    this.#flight = flight
+  }
+
+  rest(wait: () => Promise<void>): Promise<void> {
+    return this.#flight.rest(this, wait)
+  }
+
+  leave(): void {
+    this.#flight.leave(this)
   }
 }

@@ -11,17 +11,16 @@
  * A delivery that is lost before its letter is confirmed records its last attempt failed: the next one writes the letter, unrun.
  */
 
-import { Chain } from '../chain.ts'
 import { pause } from '../deadline.ts'
 import { Closed, MessageInvalid, textOf } from '../errors.ts'
-import type { RawDelivery } from '../message.ts'
+import type { Message, RawDelivery } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
 import type { Producer } from '../producer/producer.ts'
 import { Active, type AttemptEnd } from './active.ts'
 import { DeadlineWatch } from './deadline-watch.ts'
 import type { Delivery } from './delivery.ts'
 import type { Admission, FailurePolicy, Guard, Handler, Outlet, Run, RunEnding, Verdict } from './handler.ts'
-import type { Rest } from './in-flight.ts'
+import type { Slot } from './in-flight.ts'
 
 /** What a processor is put together from. */
 export interface ProcessorParts {
@@ -52,7 +51,11 @@ const HAND_BACK_PAUSE_MS = 1_000
 /** No wait in place is longer, ms: an unacked delivery must be settled before the broker's consumer timeout of 30 minutes. */
 const LONGEST_REST_MS = 25 * 60_000
 const ADMITTED: Admission = { admit: 'run' }
+const COMPLETED: RunEnding = { state: 'completed' }
+const RETURNED: RunEnding = { state: 'returned' }
 const HELD_HERE: Admission = { admit: 'later', delayMs: LOST_DELAY_MS, why: 'another copy of it is in work here' }
+
+const RECORDED = Promise.resolve('recorded' as const)
 
 /** What is to be done next with a delivery: once more in place after so many ms, or nothing. */
 type Next = number | 'ended'
@@ -60,9 +63,9 @@ type Next = number | 'ended'
 /** Takes the deliveries of one consumer to their ends. */
 export class Processor {
   readonly #parts: ProcessorParts
-  readonly #active = new Chain<Active>()
-  readonly #watch: DeadlineWatch
-  /** Which delivery holds a message id here: a second copy under another order key must not run beside it. */
+  /** The attempts whose handlers run now. */
+  readonly #watch: DeadlineWatch<Active>
+  /** Where messages are ordered by keys, which delivery holds a message id: a copy under another key must not run beside it. */
   readonly #holders = new Map<string, number>()
   readonly #stuck = new Map<Delivery, unknown>()
 
@@ -73,7 +76,7 @@ export class Processor {
 
   /** Fires the signals of all handlers that run now. */
   abort(reason: Error): void {
-    for (const active of this.#active.items) active.abort(reason)
+    for (const active of this.#watch.items) active.abort(reason)
   }
 
   /** Why deliveries do not get on, if so. */
@@ -85,26 +88,21 @@ export class Processor {
   }
 
   /** A delivery that could be read. Never rejects. */
-  async process(delivery: Delivery, run: Run, rest: Rest, leave: () => void): Promise<void> {
-    const { messageId } = run.message
+  async process(delivery: Delivery, first: Run, slot: Slot): Promise<void> {
+    const { messageId } = first.message
     try {
-      const next = await this.#once(delivery, run, leave)
-      if (next !== 'ended') await this.#repeatedly(delivery, run, next, rest, leave)
+      let run = first
+      for (let next = await this.#once(delivery, run, slot); next !== 'ended'; ) {
+        if (!(await this.#waited(delivery, next, slot))) return
+        run = this.#anew(delivery, run)
+        next = await this.#once(delivery, run, slot)
+      }
     } catch (error) {
-      this.#stale(run, error as Error)
+      this.#stale(first, error as Error)
       await pause(HAND_BACK_PAUSE_MS, delivery.lost)
       delivery.handBack()
     } finally {
-      if (this.#holders.get(messageId) === delivery.serial) this.#holders.delete(messageId)
-    }
-  }
-
-  async #repeatedly(delivery: Delivery, first: Run, delayMs: number, rest: Rest, leave: () => void): Promise<void> {
-    let run = first
-    for (let next: Next = delayMs; next !== 'ended'; ) {
-      if (!(await this.#waited(delivery, next, rest))) return
-      run = this.#anew(delivery, run)
-      next = await this.#once(delivery, run, leave)
+      if (this.#parts.inPlace && this.#holders.get(messageId) === delivery.serial) this.#holders.delete(messageId)
     }
   }
 
@@ -112,6 +110,11 @@ export class Processor {
     const fresh = this.#parts.decode(delivery.raw)
     const { messageId, transactionId } = message
     return { ...fresh, attempt, firstFailedAt, message: { ...fresh.message, messageId, transactionId } }
+  }
+
+  /** A delivery that was not begun. */
+  drop(delivery: Delivery): void {
+    this.#giveBack(delivery)
   }
 
   /** A delivery that could not be read. Never rejects. */
@@ -127,12 +130,59 @@ export class Processor {
     delivery.ack()
   }
 
-  async #once(delivery: Delivery, run: Run, leave: () => void): Promise<Next> {
-    const admission = await this.#admit(delivery, run)
-    if (!admission) return this.#giveBack(delivery)
-    switch (admission.admit) {
-      case 'run':
-        return this.#attempt(delivery, run, leave)
+  /** In one piece, since nearly all messages take this way: each async function more costs them 0.3 µs. */
+  async #once(delivery: Delivery, run: Run, slot: Slot): Promise<Next> {
+    const asked = this.#admit(delivery, run)
+    const admission = asked instanceof Promise ? await asked : asked
+    if (admission?.admit !== 'run') return this.#unadmitted(delivery, run, admission)
+    if (this.#unwanted(delivery)) return this.#unwantedNow(delivery, run)
+    const active = new Active(run, this.#parts.producer)
+    const end = await active.run(this.#parts.handler, this.#watch)
+    const durationMs = performance.now() - active.beganAt
+    if (end.ended !== 'done') return this.#unfinished(delivery, run, end, durationMs)
+    const recording = this.#end(run, COMPLETED)
+    // The record is on its way, ahead of the next message's claim, which needs the slot more than we do.
+    if (run.fencingToken !== undefined) slot.leave()
+    const recorded = await recording
+    if (recorded === 'lost') return this.#overtaken(delivery, run)
+    if (recorded === undefined) return 'ended'
+    const { events } = this.#parts
+    if (events.wanted('message.completed')) events.emit('message.completed', { ...this.#facts(run), durationMs })
+    return this.#ack(delivery, run)
+  }
+
+  /** A claim is waited for even when the delivery is lost meanwhile: what was granted must be returned. */
+  #admit(delivery: Delivery, run: Run): Promise<Admission | undefined> | Admission {
+    const { guard, inPlace } = this.#parts
+    if (!guard || !run.guarded) return ADMITTED
+    if (inPlace && !this.#hold(delivery, run.message)) return HELD_HERE
+    return guard.admit(run)
+  }
+
+  /** @returns false when another delivery of this message is in work here */
+  #hold({ serial }: Delivery, { messageId }: Message): boolean {
+    if ((this.#holders.get(messageId) ?? serial) !== serial) return false
+    this.#holders.set(messageId, serial)
+    return true
+  }
+
+  #unwanted(delivery: Delivery): boolean {
+    return this.#parts.closing.aborted || delivery.stale
+  }
+
+  async #unwantedNow(delivery: Delivery, run: Run): Promise<Next> {
+    await this.#end(run, RETURNED)
+    return this.#giveBack(delivery)
+  }
+
+  async #unadmitted(
+    delivery: Delivery,
+    run: Run,
+    admission: Exclude<Admission, { admit: 'run' }> | undefined,
+  ): Promise<Next> {
+    switch (admission?.admit) {
+      case undefined:
+        return this.#giveBack(delivery)
       case 'drop':
         return this.#drop(delivery, run, admission.why)
       case 'later':
@@ -142,35 +192,8 @@ export class Processor {
         run.firstFailedAt ??= Date.now()
         return this.#carryOut(delivery, run, this.#parts.policy.again(admission.attempt), undefined)
       case 'refuse':
-        return this.#bury(delivery, run, admission.reason, admission.error, { state: 'returned' })
+        return this.#bury(delivery, run, admission.reason, admission.error, RETURNED)
     }
-  }
-
-  /** Undefined: it is to go back to the queue. A claim is waited for even when the delivery is lost meanwhile: what was granted must be returned. */
-  async #admit(delivery: Delivery, run: Run): Promise<Admission | undefined> {
-    const { guard, closing } = this.#parts
-    if (!guard || !run.guarded) return closing.aborted || delivery.stale ? undefined : ADMITTED
-    const { messageId } = run.message
-    if ((this.#holders.get(messageId) ?? delivery.serial) !== delivery.serial) return HELD_HERE
-    this.#holders.set(messageId, delivery.serial)
-    const admission = await guard.admit(run)
-    if (admission?.admit !== 'run' || !(delivery.stale || closing.aborted)) return admission
-    await this.#end(run, { state: 'returned' })
-    return undefined
-  }
-
-  async #attempt(delivery: Delivery, run: Run, leave: () => void): Promise<Next> {
-    const started = performance.now()
-    const active = new Active(run, this.#parts.producer)
-    const place = this.#active.add(active)
-    const end = await active.run(this.#parts.handler, this.#watch)
-    this.#active.remove(place)
-    const durationMs = performance.now() - started
-    if (end.ended !== 'done') return this.#unfinished(delivery, run, end, durationMs)
-    const completed = this.#complete(delivery, run, durationMs)
-    // The record is on its way, ahead of the next message's claim, which needs the slot more than we do.
-    if (run.fencingToken !== undefined) leave()
-    return completed
   }
 
   #unfinished(
@@ -185,19 +208,8 @@ export class Processor {
     return this.#failed(delivery, run, end.error)
   }
 
-  async #complete(delivery: Delivery, run: Run, durationMs: number): Promise<Next> {
-    const recorded = await this.#end(run, { state: 'completed' })
-    if (recorded === 'lost')
-      return this.#later(delivery, run, LOST_DELAY_MS, 'another owner took the lease while the handler ran')
-    if (recorded === undefined) return 'ended'
-    const { events } = this.#parts
-    if (events.wanted('message.completed')) events.emit('message.completed', { ...this.#facts(run), durationMs })
-    this.#ack(delivery, run)
-    return 'ended'
-  }
-
   async #interrupted(delivery: Delivery, run: Run, reason: Error): Promise<Next> {
-    await this.#end(run, { state: 'returned' })
+    await this.#end(run, RETURNED)
     if (delivery.stale) this.#stale(run, reason)
     else if (!this.#parts.closing.aborted) return this.#later(delivery, run, LOST_DELAY_MS, textOf(reason))
     return this.#giveBack(delivery)
@@ -207,11 +219,14 @@ export class Processor {
     const verdict = this.#parts.policy.decide(error, run.attempt, run.firstFailedAt)
     if (verdict.verdict === 'retry') {
       const recorded = await this.#end(run, { state: 'failed', nextAttempt: run.attempt + 1 })
-      if (recorded === 'lost')
-        return this.#later(delivery, run, LOST_DELAY_MS, 'another owner took the lease while the handler ran')
+      if (recorded === 'lost') return this.#overtaken(delivery, run)
       if (recorded === undefined) return 'ended'
     }
     return this.#carryOut(delivery, run, verdict, error)
+  }
+
+  #overtaken(delivery: Delivery, run: Run): Promise<Next> {
+    return this.#later(delivery, run, LOST_DELAY_MS, 'another owner took the lease while the handler ran')
   }
 
   async #carryOut(delivery: Delivery, run: Run, verdict: Verdict, error: unknown): Promise<Next> {
@@ -230,8 +245,7 @@ export class Processor {
     )
     if (!moved) return 'ended'
     events.emit('message.retried', { ...facts, delayMs, error })
-    this.#ack(delivery, run)
-    return 'ended'
+    return this.#ack(delivery, run)
   }
 
   /** `unburied`: how a lease ends when the letter could not be written, so that whoever gets the next delivery may have it. */
@@ -243,8 +257,7 @@ export class Processor {
     if (run.fencingToken !== undefined) await this.#end(run, ending)
     if (!moved) return 'ended'
     this.#parts.events.emit('message.dead-lettered', { ...this.#facts(run), reason, error })
-    this.#ack(delivery, run)
-    return 'ended'
+    return this.#ack(delivery, run)
   }
 
   async #later(delivery: Delivery, run: Run, delayMs: number, why: string): Promise<Next> {
@@ -261,12 +274,11 @@ export class Processor {
   #drop(delivery: Delivery, run: Run, why: 'completed' | 'superseded'): Next {
     const { events } = this.#parts
     if (events.wanted('message.duplicate')) events.emit('message.duplicate', { ...this.#facts(run), why })
-    this.#ack(delivery, run)
-    return 'ended'
+    return this.#ack(delivery, run)
   }
 
   /** Waits in place, without a slot. @returns false when the delivery was lost meanwhile, or given back because the consumer closes */
-  async #waited(delivery: Delivery, delayMs: number, rest: Rest): Promise<boolean> {
+  async #waited(delivery: Delivery, delayMs: number, slot: Slot): Promise<boolean> {
     const { closing } = this.#parts
     const { lost } = delivery
     const stop = new AbortController()
@@ -275,7 +287,7 @@ export class Processor {
       if (signal.aborted) end()
       signal.addEventListener('abort', end, { once: true })
     }
-    await rest(() => pause(Math.min(delayMs, LONGEST_REST_MS), stop.signal))
+    await slot.rest(() => pause(Math.min(delayMs, LONGEST_REST_MS), stop.signal))
     for (const signal of [lost, closing]) signal.removeEventListener('abort', end)
     if (stop.signal.aborted) this.#giveBack(delivery)
     return !stop.signal.aborted
@@ -289,7 +301,7 @@ export class Processor {
 
   #end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> {
     const { guard } = this.#parts
-    if (!guard || !run.guarded) return Promise.resolve('recorded')
+    if (!guard || !run.guarded) return RECORDED
     return guard.end(run, ending)
   }
 
@@ -322,12 +334,13 @@ export class Processor {
     return false
   }
 
-  #ack(delivery: Delivery, run: Run): void {
+  #ack(delivery: Delivery, run: Run): 'ended' {
     if (!delivery.ack())
       this.#stale(
         run,
         new Closed('the channel was lost before the ack; the broker delivers it again, and it is dropped then'),
       )
+    return 'ended'
   }
 
   #stale(run: Run, error: Error): void {

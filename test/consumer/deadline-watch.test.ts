@@ -8,9 +8,9 @@ describe('deadline watch', () => {
   after(() => time.uninstall())
 
   /** Something watched that notes when it was told. */
-  function some(): { readonly told: number[]; readonly late: () => void } {
+  function some(): { readonly told: number[]; readonly late: () => void; beganAt: number } {
     const told: number[] = []
-    return { told, late: () => void told.push(time.now) }
+    return { told, beganAt: 0, late: () => void told.push(time.now) }
   }
 
   const pass = (ms: number) => time.pass(() => false, time.now + ms)
@@ -21,7 +21,7 @@ describe('deadline watch', () => {
     for (let i = 0; i < 5; i++) {
       const one = { ...some(), at: time.now }
       all.push(one)
-      watch.begin(one.late)
+      watch.begin(one)
       await pass(30)
     }
     await pass(1_000)
@@ -31,9 +31,9 @@ describe('deadline watch', () => {
   it('does not tell those that ended, and still tells those that did not', async () => {
     const watch = new DeadlineWatch(100)
     const [quick, slow] = [some(), some()]
-    const quickly = watch.begin(quick.late)
+    const quickly = watch.begin(quick)
     await pass(50)
-    watch.begin(slow.late)
+    watch.begin(slow)
     watch.end(quickly)
     const began = time.now
     await pass(1_000)
@@ -44,9 +44,9 @@ describe('deadline watch', () => {
   it('watches again after nothing was left to watch', async () => {
     const watch = new DeadlineWatch(100)
     const [first, second] = [some(), some()]
-    watch.end(watch.begin(first.late))
+    watch.end(watch.begin(first))
     await pass(60)
-    watch.begin(second.late)
+    watch.begin(second)
     const began = time.now
     await pass(1_000)
     expect([first.told, second.told]).to.deep.equal([[], [began + 100]])
@@ -55,11 +55,12 @@ describe('deadline watch', () => {
   it('bears that one ends another, or begins anew, when told', async () => {
     const watch = new DeadlineWatch(100)
     const [other, again] = [some(), some()]
-    watch.begin(() => {
+    const late = () => {
       watch.end(otherOne)
-      watch.begin(again.late)
-    })
-    const otherOne = watch.begin(other.late)
+      watch.begin(again)
+    }
+    watch.begin({ beganAt: 0, late })
+    const otherOne = watch.begin(other)
     const began = time.now
     await pass(1_000)
     expect([other.told, again.told]).to.deep.equal([[], [began + 200]])

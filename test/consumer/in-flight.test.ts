@@ -2,7 +2,7 @@
 
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { InFlight, type Rest } from '../../lib/consumer/in-flight.ts'
+import { InFlight, type Slot } from '../../lib/consumer/in-flight.ts'
 import { latch } from '../support/eventually.ts'
 
 /** A job that starts and ends on command, and notes both. */
@@ -96,9 +96,9 @@ describe('in-flight: what runs now', () => {
     const rested = latch()
     flight.add({
       key: 'a',
-      run: async (rest: Rest) => {
+      run: async (slot: Slot) => {
         log.push('a rests')
-        await rest(() => rested.promise)
+        await slot.rest(() => rested.promise)
         log.push('a goes on')
       },
     })
@@ -127,10 +127,10 @@ describe('in-flight: what runs now', () => {
     const recorded = latch()
     flight.add({
       key: 'a',
-      run: async (_, leave) => {
+      run: async (slot) => {
         log.push('a leaves')
-        leave()
-        leave()
+        slot.leave()
+        slot.leave()
         await recorded.promise
         log.push('a ended')
       },
@@ -155,11 +155,11 @@ describe('in-flight: what runs now', () => {
     const started: number[] = []
     const ends = Array.from({ length: 9 }, (_, n) => {
       const end = latch()
-      const run = async (rest: Rest, leave: () => void) => {
+      const run = async (slot: Slot) => {
         started.push(n)
-        leave()
+        slot.leave()
         await end.promise
-        if (n === 1) await rest(() => new Promise(() => {}))
+        if (n === 1) await slot.rest(() => new Promise(() => {}))
       }
       flight.add({ key: `${n}`, run })
       return end
@@ -182,10 +182,10 @@ describe('in-flight: what runs now', () => {
     const running: number[] = []
     flight.add({
       key: 'a',
-      run: async (rest, leave) => {
-        leave()
+      run: async (slot) => {
+        slot.leave()
         running.push(flight.running)
-        await rest(async () => {})
+        await slot.rest(async () => {})
         running.push(flight.running)
       },
     })
@@ -199,8 +199,8 @@ describe('in-flight: what runs now', () => {
     let ended = false
     flight.add({
       key: 'a',
-      run: async (rest) => {
-        await rest(() => rested.promise)
+      run: async (slot) => {
+        await slot.rest(() => rested.promise)
         ended = true
       },
     })
@@ -240,7 +240,7 @@ describe('in-flight: what runs now', () => {
             expect(open).to.be.at.most(2 * bound)
           }
           const add = (n: number, { key, rests, leaves }: (typeof work)[number]) => {
-            const run = async (rest: Rest, leave: () => void) => {
+            const run = async (slot: Slot) => {
               expect(busy.has(key), `key ${key} overlaps`).to.equal(false)
               busy.add(key)
               started.set(key, [...(started.get(key) ?? []), n])
@@ -249,11 +249,11 @@ describe('in-flight: what runs now', () => {
                 works(1)
                 await step(`work ${n}`)
                 works(-1)
-                if (leaves) leave()
+                if (leaves) slot.leave()
                 await step(`record ${n}`)
                 if (i === rests) break
                 opens(-1)
-                await rest(() => step(`rest ${n}`))
+                await slot.rest(() => step(`rest ${n}`))
                 opens(1)
               }
               opens(-1)
