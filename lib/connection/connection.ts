@@ -19,6 +19,7 @@ import { Closed, type ConnectionRefused, InvalidOption, type SurehopError } from
 import type { Events } from '../observability/events.ts'
 import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
 import { type FrameReader, withoutDeepHeaders } from './deep-headers.ts'
+import { type GatherableConnection, gatherMessages } from './gather-messages.ts'
 import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
 import { brokerTimeout, explain, notConnected, permanentRefusal, redactUrl } from './refusal.ts'
 
@@ -240,8 +241,10 @@ export class Connection {
     this.#attempts = 0
     this.#refusals = 0
     this.#refusal = undefined
-    const inner = model.connection as unknown as { readonly stream: GatherableSocket } & Partial<FrameReader>
+    const inner = model.connection as unknown as { readonly stream: GatherableSocket } & Partial<FrameReader> &
+      Partial<GatherableConnection>
     gatherWrites(inner.stream)
+    gatherMessages(inner)
     withoutDeepHeaders(inner)
     this.#become({ name: 'open', model, url: redactUrl(url), blocked: undefined })
   }

@@ -1,0 +1,188 @@
+import { PassThrough } from 'node:stream'
+import { expect } from 'chai'
+import fc from 'fast-check'
+import { type GatherableConnection, gatherMessages } from '../../lib/connection/gather-messages.ts'
+
+const amqplib = new URL('lib/', import.meta.resolve('amqplib'))
+const load = async (file: string) => (await import(new URL(file, amqplib).href)).default
+const { Connection } = (await load('connection.js')) as { Connection: { readonly prototype: object } }
+const defs = (await load('defs.js')) as Readonly<Record<string, number>>
+
+/** What a user of amqplib's connection does with one of two channels. */
+type Step = { readonly channel: number } & (
+  | { readonly ack: number }
+  | { readonly fields: object; readonly properties: object; readonly bodyBytes: number }
+  | { readonly turn: true }
+)
+
+/** amqplib's own way of sending, onto streams of ours. */
+class Line {
+  readonly connection: GatherableConnection
+  readonly chunks: Buffer[][] = [[], [], []]
+
+  constructor(frameMax = 131_072) {
+    const channels = this.chunks.map((chunks) => {
+      const buffer = new PassThrough({ objectMode: true })
+      buffer.on('data', (chunk: Buffer) => chunks.push(chunk))
+      return { buffer }
+    })
+    this.connection = Object.assign(Object.create(Connection.prototype), {
+      channels,
+      frameMax,
+      sentSinceLastCheck: false,
+    })
+  }
+
+  publish(channel: number, fields: object, properties: object, content = Buffer.alloc(0)): boolean {
+    const { BasicPublish, BasicProperties } = defs
+    return this.connection.sendMessage(
+      channel,
+      BasicPublish!,
+      fields as Record<string, unknown>,
+      BasicProperties!,
+      properties as Record<string, unknown>,
+      content,
+    )
+  }
+
+  /** @returns what was thrown */
+  async do(step: Step): Promise<unknown> {
+    try {
+      if ('turn' in step) await new Promise(setImmediate)
+      else if ('ack' in step)
+        this.connection.sendMethod(step.channel, defs['BasicAck']!, { deliveryTag: step.ack, multiple: false })
+      else this.publish(step.channel, step.fields, step.properties, Buffer.alloc(step.bodyBytes, 'body'))
+    } catch (error) {
+      return `${error}`
+    }
+    return undefined
+  }
+
+  async sent(): Promise<string[]> {
+    await new Promise(setImmediate)
+    return this.chunks.map((chunks) => Buffer.concat(chunks).toString('hex'))
+  }
+}
+
+const text = fc.oneof(
+  fc.string({ maxLength: 40 }),
+  fc.string({ unit: 'binary', maxLength: 40 }),
+  fc.string({ minLength: 60, maxLength: 300 }),
+  fc.constant('\ud800 half a character'),
+)
+const number = fc.oneof(fc.nat(255), fc.integer(), fc.constantFrom(0x1_2345_6789, Number.NaN, 1.5, 2 ** 53))
+const anything = fc.oneof(
+  { weight: 6, arbitrary: text },
+  { weight: 2, arbitrary: fc.boolean() },
+  number,
+  fc.constantFrom(undefined, null, [1, 'two'], { nested: true }, Buffer.from('x')),
+)
+const maybe = <T>(value: fc.Arbitrary<T>) => fc.oneof({ weight: 8, arbitrary: value }, anything)
+const plainFields = { exchange: fc.string({ maxLength: 20 }), routingKey: text, mandatory: fc.boolean() }
+const fields = fc.record({ exchange: maybe(plainFields.exchange), routingKey: maybe(text), mandatory: fc.boolean() })
+const headers = fc
+  .tuple(fc.dictionary(text, anything, { maxKeys: 4 }), fc.boolean())
+  .map(([table, inherited]) => (inherited ? Object.create(table) : table))
+const texts = [
+  'contentType',
+  'contentEncoding',
+  'correlationId',
+  'replyTo',
+  'expiration',
+  'messageId',
+  'type',
+  'userId',
+]
+const properties = fc.record(
+  {
+    ...Object.fromEntries([...texts, 'appId', 'clusterId'].map((name) => [name, maybe(text)])),
+    headers: maybe(headers as fc.Arbitrary<unknown>),
+    deliveryMode: maybe(fc.constantFrom(1, 2)),
+    priority: maybe(fc.nat(255)),
+    timestamp: maybe(fc.nat()),
+  },
+  { requiredKeys: [] },
+)
+const bodyBytes = fc.oneof(fc.nat(2_000), fc.constantFrom(0, 3_999, 4_088, 4_089, 16_384, 16_385, 30_000))
+const channel = fc.constantFrom(1, 2)
+const step = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({ channel, fields: fc.record(plainFields), properties: fc.constant({}), bodyBytes }),
+  },
+  { weight: 3, arbitrary: fc.record({ channel, fields, properties, bodyBytes }) },
+  fc.record({ channel, ack: fc.nat(1_000) }),
+  fc.record({ channel, turn: fc.constant(true as const) }),
+) as fc.Arbitrary<Step>
+
+describe('messages of one turn', () => {
+  it('are the same bytes on each channel, and the same errors, as amqplib writes by itself', () =>
+    fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.constantFrom(4_096, 131_072), async (steps, frameMax) => {
+        const [theirs, ours] = [new Line(frameMax), new Line(frameMax)]
+        gatherMessages(ours.connection)
+        for (const one of steps) expect(await ours.do(one), JSON.stringify(one)).to.equal(await theirs.do(one))
+        expect(await ours.sent()).to.deep.equal(await theirs.sent())
+      }),
+      { numRuns: 300 },
+    )).timeout(60_000)
+
+  it('are handed over as one, before the loop waits again', async () => {
+    const line = new Line()
+    gatherMessages(line.connection)
+    for (const routingKey of ['a', 'b', 'c'])
+      line.publish(1, { exchange: '', routingKey }, { headers: { transaction_id: 't', derived: true } })
+    expect(line.chunks[1]).to.have.length(0)
+    await new Promise(setImmediate)
+    expect(line.chunks[1]).to.have.length(1)
+    expect(line.connection.sentSinceLastCheck, 'the heartbeat sees it').to.equal(true)
+  })
+
+  it('go before what is told to their channel later in the same turn', async () => {
+    const line = new Line()
+    gatherMessages(line.connection)
+    line.publish(1, { exchange: '', routingKey: 'q' }, {})
+    line.connection.sendMethod(1, defs['ChannelClose']!, { replyCode: 200, replyText: '', classId: 0, methodId: 0 })
+    await new Promise(setImmediate)
+    expect(line.chunks[1]!.map((chunk) => chunk.readUInt32BE(7))).to.deep.equal([
+      defs['BasicPublish'],
+      defs['ChannelClose'],
+    ])
+  })
+
+  it('are dropped with their channel, and its number’s next owner hears nothing of them', async () => {
+    const line = new Line()
+    gatherMessages(line.connection)
+    line.publish(1, { exchange: '', routingKey: 'q' }, {})
+    line.connection.channels[1]!.buffer.end()
+    const buffer = new PassThrough({ objectMode: true })
+    Object.assign(line.connection.channels, { 1: { buffer } })
+    await new Promise(setImmediate)
+    expect(buffer.readableLength).to.equal(0)
+  })
+
+  it('take the body as it was when it was published', async () => {
+    const line = new Line()
+    gatherMessages(line.connection)
+    const body = Buffer.from('before')
+    line.publish(1, { exchange: '', routingKey: 'q' }, {}, body)
+    body.write('after!')
+    expect((await line.sent())[1]).to.include(Buffer.from('before').toString('hex'))
+  })
+
+  it('tell the publisher when their channel is full', () => {
+    const line = new Line()
+    gatherMessages(line.connection)
+    const { buffer } = line.connection.channels[1]!
+    buffer.cork()
+    while (buffer.write(Buffer.from('x')));
+    expect(line.publish(1, { exchange: '', routingKey: 'q' }, {})).to.equal(false)
+  })
+
+  it('go as before where amqplib works in another way', () => {
+    const sendMessage = () => true
+    const other = { sendMessage }
+    gatherMessages(other)
+    expect(other.sendMessage).to.equal(sendMessage)
+  })
+})
