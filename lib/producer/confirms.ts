@@ -22,31 +22,53 @@ import { Line, type Placed } from './line.ts'
 
 type Phase = 'new' | 'behind' | 'held' | 'waiting' | 'sent' | 'backing-off' | 'settled'
 
-/** One publish from the call to its end. */
-export interface Pending extends Placed {
+/** What is known of a publish from the start. */
+export interface Asked {
   readonly message: Encoded
   readonly mandatory: boolean
   readonly startedAt: number
   readonly deadlineAt: number
-  /** Called exactly once. */
-  settle: (end: PublishEnd) => void
-  /** How often it was handed to a channel. */
-  sends: number
-  phase: Phase
-  /** Sent and not answered; it may be settled already. */
-  onWire: boolean
-  /** Its place in the books. */
-  link: Link<Pending> | undefined
-  /** A nack ends it, instead of being followed by another send. */
+  /** A nack ends it, instead of being followed by another send. Default false. */
+  readonly failsOnNack?: boolean | undefined
+}
+
+/** One publish from the call to its end. */
+export abstract class Pending implements Asked, Placed {
+  readonly message: Encoded
+  readonly mandatory: boolean
+  readonly startedAt: number
+  readonly deadlineAt: number
   readonly failsOnNack: boolean
+  readonly seq = ++published
+  inLine = false
+  before: this | undefined = undefined
+  after: this | undefined = undefined
+  /** Its place in the books. */
+  link: Link<Pending> | undefined = undefined
+  /** How often it was handed to a channel. */
+  sends = 0
+  phase: Phase = 'new'
+  /** Sent and not answered; it may be settled already. */
+  onWire = false
   /** A send ended without an answer: the message may be stored. */
-  inDoubt: boolean
-  nacked: boolean
-  returned: ReturnReason | undefined
+  inDoubt = false
+  nacked = false
+  returned: ReturnReason | undefined = undefined
   /** It was on the wire when the broker closed the channel over some publish. */
-  suspect: boolean
+  suspect = false
   /** The broker closed the channel over this very publish. */
-  refused: Error | undefined
+  refused: Error | undefined = undefined
+
+  constructor({ message, mandatory, startedAt, deadlineAt, failsOnNack = false }: Asked) {
+    this.message = message
+    this.mandatory = mandatory
+    this.startedAt = startedAt
+    this.deadlineAt = deadlineAt
+    this.failsOnNack = failsOnNack
+  }
+
+  /** Called exactly once. */
+  abstract settle(end: PublishEnd): void
 }
 
 /** What the broker says with a return, e.g. 312 NO_ROUTE. */
@@ -69,36 +91,7 @@ export interface Window {
 }
 
 let published = 0
-
-/** A publish that has not begun. */
-export function newPending(
-  of: Pick<Pending, 'message' | 'mandatory' | 'startedAt' | 'deadlineAt'> & { readonly failsOnNack?: boolean },
-  settle: (end: PublishEnd, pending: Pending) => void,
-): Pending {
-  const { message, mandatory, startedAt, deadlineAt, failsOnNack = false } = of
-  const pending: Pending = {
-    message,
-    mandatory,
-    startedAt,
-    deadlineAt,
-    settle: (end) => settle(end, pending),
-    seq: ++published,
-    sends: 0,
-    phase: 'new',
-    onWire: false,
-    link: undefined,
-    failsOnNack,
-    inDoubt: false,
-    nacked: false,
-    returned: undefined,
-    suspect: false,
-    refused: undefined,
-    inLine: false,
-    before: undefined,
-    after: undefined,
-  }
-  return pending
-}
+const NONE: readonly string[] = []
 
 /** The books of all open publishes of one publisher. */
 export class Confirms {
@@ -146,8 +139,8 @@ export class Confirms {
   }
 
   /** Exchanges that must be asked for before the publishes held for them can go. */
-  get heldExchanges(): string[] {
-    return [...this.#held.keys()]
+  get heldExchanges(): readonly string[] {
+    return this.#held.size === 0 ? NONE : [...this.#held.keys()]
   }
 
   add(pending: Pending): void {

@@ -8,8 +8,9 @@ import { HEADER, newMessageId, type OutgoingMessage } from '../message.ts'
 import { callable, checkOptions, flag, given, having, integer, needed, number, object, text } from '../options.ts'
 import { type Schema, validate } from '../schema.ts'
 import type { DelayRoute } from '../topology/delay.ts'
+import { Batch, type PublishResult } from './batch.ts'
 import { type Encoded, type EncodeOptions, encode, type Target } from './encode.ts'
-import type { Publisher, Receipt, SendOptions } from './publisher.ts'
+import type { Asker, Publisher, Receipt, SendOptions } from './publisher.ts'
 
 /** Options of a producer. All have defaults. */
 export interface ProducerOptions {
@@ -40,16 +41,6 @@ export interface PublishOptions {
   /** Gives up waiting; a message already sent ends as `unknown`. */
   readonly signal?: AbortSignal
 }
-
-/** The end of one message of a batch. */
-export type PublishResult =
-  | Receipt
-  | {
-      readonly outcome: PublishFailed['outcome']
-      readonly messageId: string
-      readonly transactionId: string
-      readonly error: PublishFailed
-    }
 
 export const PRODUCER_DEFAULTS = {
   deadlineMs: 30_000,
@@ -98,13 +89,6 @@ export interface ProducerParts {
   /** What `delayRoute` declared is gone: it must declare anew. */
   readonly forgetDelays: () => void
   readonly delayRoute: (delayMs: number, exchange: string, routingKey: string) => Promise<DelayRoute>
-}
-
-/** A `publishMany()` under way. */
-interface Batch {
-  readonly target: Target
-  readonly send: SendOptions
-  readonly results: Promise<PublishResult>[]
 }
 
 /** Publishes messages. Made by `surehop.producer()`. */
@@ -162,8 +146,7 @@ export class Producer {
   ): Promise<PublishResult[]> {
     const send = this.#checked(exchange, options)
     const { publisher } = this.#parts
-    const results: Promise<PublishResult>[] = []
-    const batch = { target: { exchange }, send, results }
+    const batch = new Batch({ exchange }, send)
     if (Symbol.asyncIterator in messages) {
       for await (const message of messages) {
         await this.#take(batch, message)
@@ -176,27 +159,32 @@ export class Producer {
         if (publisher.crowded) await publisher.room()
       }
     }
-    return Promise.all(results)
+    return batch.results()
   }
 
   /** What takes time to prepare is to be waited for: nothing overtakes it then, and nothing piles up beside what waits to be sent. */
   #take(batch: Batch, message: OutgoingMessage): Promise<void> | undefined {
-    const { target, send, results } = batch
+    const place = batch.place()
     try {
-      const prepared = this.#prepare(target, message, send)
-      if (prepared instanceof Promise) return this.#takeLater(batch, message, prepared)
-      results.push(this.#publish(message, prepared, send).catch(asResult))
+      const prepared = this.#prepare(batch.target, message, batch.send)
+      if (prepared instanceof Promise) return this.#takeLater(batch, place, message, prepared)
+      this.#parts.publisher.publishFor(place, prepared, batch.send)
     } catch (error) {
-      results.push(Promise.resolve(asResult(error)))
+      place.failed(error)
     }
     return undefined
   }
-
-  async #takeLater({ send, results }: Batch, message: OutgoingMessage, prepared: Promise<Encoded>): Promise<void> {
+  async #takeLater(batch: Batch, place: Asker, message: OutgoingMessage, prepared: Promise<Encoded>): Promise<void> {
     try {
-      results.push(this.#publish(message, await prepared, send).catch(asResult))
+      const encoded = await prepared
+      if (message.delayMs)
+        this.#publish(message, encoded, batch.send).then(
+          (receipt) => place.confirmed(receipt),
+          (error) => place.failed(error),
+        )
+      else this.#parts.publisher.publishFor(place, encoded, batch.send)
     } catch (error) {
-      results.push(Promise.resolve(asResult(error)))
+      place.failed(error)
     }
   }
 
@@ -340,10 +328,4 @@ async function persist<T>(run: () => Promise<T>, { deadlineMs, signal }: SendOpt
       await pause(Math.min(PERSIST_PAUSE_MS, Math.max(0, until - performance.now())), signal)
     }
   }
-}
-
-function asResult(error: unknown): PublishResult {
-  if (!(error instanceof PublishFailed)) throw error
-  const { outcome, messageId, transactionId } = error
-  return { outcome, messageId, transactionId, error }
 }

@@ -13,7 +13,7 @@ import { deferred, MAX_TIMER_MS, pause, within } from '../deadline.ts'
 import { ChannelLost, Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
 import { HEADER } from '../message.ts'
 import { publishOn } from './channel-publish.ts'
-import { Confirms, newPending, type Pending, type PublishEnd } from './confirms.ts'
+import { type Asked, Confirms, Pending, type PublishEnd } from './confirms.ts'
 import type { Encoded } from './encode.ts'
 import { Refusals } from './refusals.ts'
 
@@ -47,6 +47,13 @@ export interface Receipt {
   readonly sends: number
 }
 
+/** Whoever asked for a publish hears once how it ended. */
+export interface Asker {
+  confirmed(receipt: Receipt): void
+  /** @param error a PublishFailed, or what the preparation threw */
+  failed(error: unknown): void
+}
+
 /** When a publish was asked for, and whether that was after `close()`. */
 interface Taken {
   readonly at: number
@@ -57,6 +64,23 @@ interface Taken {
 interface Abortable {
   readonly pending: Set<Pending>
   readonly end: () => void
+}
+
+/** A publish, and who asked for it. */
+class Publish extends Pending {
+  readonly asker: Asker
+  abortable: Abortable | undefined = undefined
+  readonly #settled: (publish: Publish, end: PublishEnd) => void
+
+  constructor(asked: Asked, asker: Asker, settled: (publish: Publish, end: PublishEnd) => void) {
+    super(asked)
+    this.asker = asker
+    this.#settled = settled
+  }
+
+  settle(end: PublishEnd): void {
+    this.#settled(this, end)
+  }
 }
 
 type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
@@ -134,20 +158,33 @@ export class Publisher {
    * @throws PublishFailed, and what the preparation throws
    */
   publish(message: Encoded | Promise<Encoded>, options: SendOptions): Promise<Receipt> {
-    this.start()
-    const taken = { at: performance.now(), late: this.#closing }
-    return message instanceof Promise
-      ? this.#enqueueLater(message, options, taken)
-      : this.#enqueue(message, options, taken)
+    return new Promise((confirmed, failed) => {
+      const taken = this.#taken()
+      const asker = { confirmed, failed }
+      if (message instanceof Promise) void this.#enqueueLater(asker, message, options, taken)
+      else this.#enqueue(asker, message, options, taken)
+    })
   }
 
-  async #enqueueLater(message: Promise<Encoded>, options: SendOptions, taken: Taken): Promise<Receipt> {
+  /** The same without a promise, which costs more than the bookkeeping of a message; for callers who have many. */
+  publishFor(asker: Asker, message: Encoded, options: SendOptions): void {
+    this.#enqueue(asker, message, options, this.#taken())
+  }
+
+  #taken(): Taken {
+    this.start()
+    return { at: performance.now(), late: this.#closing }
+  }
+
+  async #enqueueLater(asker: Asker, message: Promise<Encoded>, options: SendOptions, taken: Taken): Promise<void> {
     this.#preparing++
     try {
-      return await this.#enqueue(await message.finally(() => this.#preparing--), options, taken)
-    } finally {
-      this.#tell()
+      this.#enqueue(asker, await message, options, taken)
+    } catch (error) {
+      asker.failed(error)
     }
+    this.#preparing--
+    this.#tell()
   }
 
   /** Waits until less than a window's messages wait to be sent; for callers who publish many. */
@@ -175,18 +212,19 @@ export class Publisher {
     this.#tell()
   }
 
-  #enqueue(message: Encoded, options: SendOptions, taken: Taken): Promise<Receipt> {
-    const { mandatory, deadlineMs, signal, failsOnNack = false } = options
-    return new Promise((resolve, reject) => {
-      const of = { message, mandatory, startedAt: taken.at, deadlineAt: taken.at + deadlineMs, failsOnNack }
-      const pending = newPending(of, (end, own) => this.#settled(own, end, resolve, reject))
-      const refusal = this.#refusal(pending, taken.late, signal)
-      if (refusal) return pending.settle(refusal)
-      this.#confirms.add(pending)
-      if (signal) this.#abortWith(pending, signal)
-      if (pending.deadlineAt < this.#sweepAt) this.#sweepBy(pending.deadlineAt)
-      this.#pump()
-    })
+  #enqueue(asker: Asker, message: Encoded, options: SendOptions, { at, late }: Taken): void {
+    const { mandatory, deadlineMs, signal, failsOnNack } = options
+    const asked = { message, mandatory, startedAt: at, deadlineAt: at + deadlineMs, failsOnNack }
+    const publish = new Publish(asked, asker, this.#settled)
+    const refusal = this.#refusal(publish, late, signal)
+    if (refusal) {
+      publish.settle(refusal)
+      return
+    }
+    this.#confirms.add(publish)
+    if (signal) this.#abortWith(publish, signal)
+    if (publish.deadlineAt < this.#sweepAt) this.#sweepBy(publish.deadlineAt)
+    this.#pump()
   }
 
   #refusal({ message, deadlineAt }: Pending, late: boolean, signal: AbortSignal | undefined): Failure | undefined {
@@ -330,15 +368,9 @@ export class Publisher {
   }
 
   /** One listener per signal, however many publishes share it: Node warns of a leak from the eleventh. */
-  #abortWith(pending: Pending, signal: AbortSignal): void {
-    const group = this.#abortable.get(signal) ?? this.#watch(signal)
-    group.pending.add(pending)
-    const { settle } = pending
-    pending.settle = (end) => {
-      group.pending.delete(pending)
-      if (group.pending.size === 0) group.end()
-      settle(end)
-    }
+  #abortWith(publish: Publish, signal: AbortSignal): void {
+    publish.abortable = this.#abortable.get(signal) ?? this.#watch(signal)
+    publish.abortable.pending.add(publish)
   }
 
   #watch(signal: AbortSignal): Abortable {
@@ -391,22 +423,18 @@ export class Publisher {
       : `${waited} ${WAITED_FOR[pending.phase]}`
   }
 
-  #settled(
-    pending: Pending,
-    end: PublishEnd,
-    resolve: (receipt: Receipt) => void,
-    reject: (error: PublishFailed) => void,
-  ): void {
+  readonly #settled = (publish: Publish, end: PublishEnd): void => {
+    leave(publish)
     const { events } = this.#connection.options
     if (end.outcome === 'confirmed') {
       if (events.wanted('publish.confirmed'))
-        events.emit('publish.confirmed', { ...named(pending), durationMs: performance.now() - pending.startedAt })
-      const { messageId, transactionId } = pending.message
-      resolve({ outcome: 'confirmed', messageId, transactionId, sends: pending.sends })
+        events.emit('publish.confirmed', { ...named(publish), durationMs: performance.now() - publish.startedAt })
+      const { messageId, transactionId } = publish.message
+      publish.asker.confirmed({ outcome: 'confirmed', messageId, transactionId, sends: publish.sends })
     } else {
-      const error = failure(pending, end)
-      events.emit('publish.failed', { ...named(pending), outcome: end.outcome, error })
-      reject(error)
+      const error = failure(publish, end)
+      events.emit('publish.failed', { ...named(publish), outcome: end.outcome, error })
+      publish.asker.failed(error)
     }
     if (this.#changes.size > 0) this.#tell()
   }
@@ -422,6 +450,12 @@ const WAITED_FOR: Readonly<Record<string, string>> = {
   behind: 'while another publish of the same id had no answer',
   held: 'while the broker did not say whether the exchange exists',
   waiting: 'while it waited for room in the window of unanswered publishes',
+}
+
+/** The last of a signal's publishes takes the listener with it. */
+function leave(publish: Publish): void {
+  const { abortable } = publish
+  if (abortable?.pending.delete(publish) && abortable.pending.size === 0) abortable.end()
 }
 
 function named({ message, sends }: Pending) {

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { Confirms, newPending, type Pending, type PublishEnd } from '../../lib/producer/confirms.ts'
+import { type Asked, Confirms, Pending, type PublishEnd } from '../../lib/producer/confirms.ts'
 
 const WINDOW = { windowMessages: 2, windowBytes: 100 }
 /** Two publishes of one id, one to another exchange, a small one, and one larger than the window. */
@@ -14,6 +14,20 @@ const PUBLISHES = [
   { id: 'd', exchange: 'x', bytes: 150 },
 ]
 
+/** A publish whose end the test hears. */
+class Publishing extends Pending {
+  readonly #settle: (end: PublishEnd, pending: Pending) => void
+
+  constructor(asked: Asked, settle: (end: PublishEnd, pending: Pending) => void) {
+    super(asked)
+    this.#settle = settle
+  }
+
+  settle(end: PublishEnd): void {
+    this.#settle(end, this)
+  }
+}
+
 function pendingOf(
   of: { id: string; exchange: string; bytes: number },
   settle: (end: PublishEnd, pending: Pending) => void = () => {},
@@ -21,7 +35,7 @@ function pendingOf(
   const { id: messageId, exchange, bytes } = of
   const wire = { exchange, routingKey: '', content: Buffer.alloc(bytes), properties: { messageId, headers: {} } }
   const message = { ...wire, messageId, transactionId: messageId }
-  return newPending({ message, mandatory: true, startedAt: 0, deadlineAt: 1 }, settle)
+  return new Publishing({ message, mandatory: true, startedAt: 0, deadlineAt: 1 }, settle)
 }
 
 /** How the sends of one publish ended, as the world knows it. */
