@@ -17,7 +17,7 @@ import { pause } from './deadline.ts'
 /** How requests are sent and what is told of it. */
 export interface BatcherOptions<Request, Answer> {
   /** Sends requests; answers in the same order. Must be safe to repeat, and must end. */
-  readonly send: (requests: Request[]) => Promise<Answer[]>
+  readonly send: (requests: readonly Request[]) => Promise<Answer[]>
   readonly maxBatch: number
   readonly onFailure: (error: Error) => void
   /** Asked when it is this batcher's turn: undefined to fly now, else what to wait for before it takes another turn; ends early when the signal fires. */
@@ -26,10 +26,7 @@ export interface BatcherOptions<Request, Answer> {
   readonly turns?: Turns
 }
 
-interface Entry<Request, Answer> {
-  readonly request: Request
-  readonly resolve: (answer: Answer | undefined) => void
-}
+type Answered<Answer> = (answer: Answer | undefined) => void
 
 const PAUSE_BASE_MS = 50
 const PAUSE_CAP_MS = 2_000
@@ -61,7 +58,9 @@ export class Batcher<Request, Answer> {
   readonly #options: BatcherOptions<Request, Answer>
   readonly #turns: Turns
   readonly #givenUp = new AbortController()
-  #waiting: Entry<Request, Answer>[] = []
+  #waiting: Request[] = []
+  /** Who waits for the answers, in the same order. */
+  #answered: Answered<Answer>[] = []
   #flying = false
 
   constructor(options: BatcherOptions<Request, Answer>) {
@@ -75,10 +74,11 @@ export class Batcher<Request, Answer> {
   }
 
   /** The same, for those who have more to do with the answer than to await it. `answered` must not throw. */
-  tell(request: Request, answered: (answer: Answer | undefined) => void): void {
+  tell(request: Request, answered: Answered<Answer>): void {
     if (this.#givenUp.signal.aborted) answered(undefined)
     else {
-      this.#waiting.push({ request, resolve: answered })
+      this.#waiting.push(request)
+      this.#answered.push(answered)
       if (!this.#flying) void this.#fly()
     }
   }
@@ -96,7 +96,7 @@ export class Batcher<Request, Answer> {
 
   async #deliver(): Promise<void> {
     const { signal } = this.#givenUp
-    let batch: Entry<Request, Answer>[] = []
+    let batch: Request[] = []
     let answers: Answer[] | undefined
     for (let failures = 0; !answers; failures++) {
       if (failures > 0) await this.#rest(failures)
@@ -106,7 +106,8 @@ export class Batcher<Request, Answer> {
       this.#turns.pass()
       if (signal.aborted) break
     }
-    for (let i = 0; i < batch.length; i++) batch[i]!.resolve(answers?.[i])
+    const answered = this.#answered.splice(0, batch.length)
+    for (let i = 0; i < answered.length; i++) answered[i]!(answers?.[i])
   }
 
   async #turn(givenUp: AbortSignal): Promise<void> {
@@ -120,10 +121,10 @@ export class Batcher<Request, Answer> {
   }
 
   /** Undefined when the flight failed. */
-  async #answers(batch: readonly Entry<Request, Answer>[]): Promise<Answer[] | undefined> {
+  async #answers(batch: readonly Request[]): Promise<Answer[] | undefined> {
     const { send, onFailure } = this.#options
     try {
-      const answers = await send(batch.map((entry) => entry.request))
+      const answers = await send(batch)
       if (answers.length === batch.length) return answers
       throw new Error(`expected ${batch.length} answers from the store, got ${answers.length}`)
     } catch (error) {

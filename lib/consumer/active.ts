@@ -66,6 +66,8 @@ export const LEFT_BEHIND_AFTER_MS = 1_000
 /** One attempt while its handler runs. Methods and fields in place of closures: one is made for each message. */
 export class Active implements AttemptPublishes, Watched {
   beganAt = 0
+  /** How long the handler ran, ms. */
+  ranMs = 0
   readonly #run: Run
   readonly #producer: Producer
   /** By name; a publish that failed may be repeated under its name. */
@@ -149,6 +151,7 @@ export class Active implements AttemptPublishes, Watched {
   #end(how: AttemptEnd): void {
     if (this.#ended) return
     this.#ended = true
+    this.ranMs = performance.now() - this.beganAt
     this.#watch!.end(this.#watched!)
     if (this.#leaving) clearTimeout(this.#leaving)
     this.#resolve!(how)

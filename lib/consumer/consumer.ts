@@ -254,7 +254,7 @@ class Taken implements Job {
     this.#processor = processor
   }
 
-  run(slot: Slot): Promise<void> {
+  run(slot: Slot): Promise<unknown> {
     if (this.#delivery.stale) return Promise.resolve()
     return this.#read instanceof MessageInvalid
       ? this.#processor.refuse(this.#delivery, this.#read)

@@ -88,6 +88,11 @@ function identityOf(
   )
 }
 
+/** A UTF-16 unit takes at most three bytes: most ids need no counting. */
+function isShort(id: string): boolean {
+  return id.length * 3 <= MAX_ID_BYTES || Buffer.byteLength(id) <= MAX_ID_BYTES
+}
+
 /** Left out by connection/deep-headers.ts, or forged. */
 function unreadable(names: unknown): MessageInvalid {
   return new MessageInvalid(
@@ -101,7 +106,7 @@ function idText(value: unknown, path: string): string | undefined {
   // Bytes that are no UTF-8 arrive as this character: two ids that differ only there would be taken for one.
   if (typeof value === 'string' && value.includes(REPLACED))
     throw new MessageInvalid(path, `expected ${path} to be text in UTF-8, got bytes that are not`)
-  if (typeof value === 'string' && Buffer.byteLength(value) <= MAX_ID_BYTES) return value
+  if (typeof value === 'string' && isShort(value)) return value
   throw new MessageInvalid(
     path,
     `expected ${path} to be a string of at most ${MAX_ID_BYTES} bytes, got ${showBounded(value)}`,

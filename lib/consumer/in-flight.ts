@@ -13,7 +13,7 @@
 export interface Job {
   /** Jobs of one key never overlap and keep their order. */
   readonly key: string
-  run(slot: Slot): Promise<void>
+  run(slot: Slot): Promise<unknown>
   /** Called instead of `run` for a job that is dropped. */
   drop?(): void
 }

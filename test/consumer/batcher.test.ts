@@ -26,7 +26,7 @@ describe('batcher', () => {
       maxBatch: 3,
       onFailure: () => {},
       send: async (requests) => {
-        flights.push(requests)
+        flights.push([...requests])
         if (flights.length === 1) await first.promise
         return requests.map((n) => n * 10)
       },
@@ -48,7 +48,7 @@ describe('batcher', () => {
       send: async (requests) => {
         sent.push([...requests])
         if (sent.length === 1) throw new Error('no answer')
-        return sent.length === 2 ? [] : requests
+        return sent.length === 2 ? [] : [...requests]
       },
     })
     expect(await batcher.ask(1)).to.equal(1)
@@ -64,7 +64,7 @@ describe('batcher', () => {
       ready: (givenUp) => new Promise((resolve) => givenUp.addEventListener('abort', () => resolve())),
       send: async (requests) => {
         sent++
-        return requests
+        return [...requests]
       },
     })
     const answer = batcher.ask(1)
@@ -87,7 +87,7 @@ describe('batcher', () => {
         send: async (requests) => {
           flights.push(`${name}${requests.join('')}`)
           if (flights.length === 1) await first.promise
-          return requests
+          return [...requests]
         },
       })
     const [claims, ends] = [batcherOf('c'), batcherOf('e')]
@@ -113,7 +113,7 @@ describe('batcher', () => {
       send: async (requests) => {
         await flight.promise
         down = true
-        return requests
+        return [...requests]
       },
     })
     const careful = new Batcher<number, number>({
@@ -123,7 +123,7 @@ describe('batcher', () => {
       ready: () => (down ? outage.promise : undefined),
       send: async (requests) => {
         sentWhileDown = down
-        return requests
+        return [...requests]
       },
     })
     const answers = [slow.ask(1), careful.ask(2)]
@@ -145,7 +145,7 @@ describe('batcher', () => {
       onFailure: () => {},
       send: async (requests) => {
         await arrive.promise
-        return requests
+        return [...requests]
       },
     })
     const [flying, waiting] = [batcher.ask(1), batcher.ask(2)]
