@@ -7,6 +7,7 @@
  */
 import { MessageInvalid } from './errors.ts'
 import { DIRECT_REPLY_TO, HEADER, isBrokerHeader, type RawDelivery, type WireProperties } from './message.ts'
+import { show } from './options.ts'
 
 /** Headers to set; `undefined` removes one. */
 export type HeaderChanges = Readonly<Record<string, unknown>>
@@ -92,7 +93,7 @@ function checkSendable(headers: Readonly<Record<string, unknown>>): void {
   if (left !== undefined)
     throw new MessageInvalid(
       'headers',
-      `headers nested too deep, or named "__proto__", cannot be read and not be sent again: ${String(left)}`,
+      `headers nested too deep, or named "__proto__", cannot be read and not be sent again: ${show(left)}`,
     )
   for (const [name, value] of Object.entries(headers)) checkTyped(name, value)
 }

@@ -136,7 +136,13 @@ export function show(value: unknown): string {
   if (typeof value === 'function') return 'a function'
   if (typeof value === 'string') return JSON.stringify(short(withoutPassword(value)))
   if (typeof value !== 'object' || value === null) return String(value)
-  return Array.isArray(value) ? `an array of ${value.length}` : `an object of ${value.constructor?.name ?? 'no class'}`
+  return Array.isArray(value) ? `an array of ${value.length}` : `an object of ${className(value)}`
+}
+
+/** An object read from the wire may have a `constructor` of its own, of any kind. */
+function className(value: object): string {
+  const made: unknown = Object.getPrototypeOf(value)?.constructor
+  return typeof made === 'function' ? made.name : 'no class'
 }
 
 function short(text: string): string {

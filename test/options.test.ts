@@ -78,6 +78,7 @@ describe('options', () => {
     expect(show('x'.repeat(100)).length).below(70)
     expect(show({ password: 'secret' })).equal('an object of Object')
     expect(show(Object.create(null))).equal('an object of no class')
+    expect(show({ constructor: { name: { toString: 1 } } })).equal('an object of Object')
     expect(show(() => {})).equal('a function')
     expect(show(Symbol('s'))).equal('Symbol(s)')
     expect(show(10n)).equal('10')

@@ -219,7 +219,10 @@ function seconds(name: string, date: Date): number {
 }
 
 function noHeader(name: string, expected: string, value: unknown): MessageInvalid {
-  return new MessageInvalid(`headers.${name}`, `expected header "${name}" to be ${expected}, got ${String(value)}`)
+  return new MessageInvalid(
+    `headers.${name}`,
+    `expected header "${name}" to be ${expected}, got ${value instanceof Date ? value : show(value)}`,
+  )
 }
 
 function checkHeaderName(name: string): void {

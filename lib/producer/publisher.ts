@@ -464,7 +464,8 @@ function named({ message, sends }: Pending) {
 }
 
 function idOf({ messageId, headers }: { messageId?: unknown; headers?: Record<string, unknown> | undefined }): string {
-  return String(headers?.[HEADER.publishId] ?? messageId)
+  const own = headers?.[HEADER.publishId]
+  return typeof own === 'string' ? own : String(messageId)
 }
 
 /** A message of a foreign producer may have no message id of its own: without a name its return would pass for a confirm. */

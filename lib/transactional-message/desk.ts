@@ -280,7 +280,8 @@ function read(raw: RawDelivery): { readonly half: HalfMessage; readonly unreadab
     return { half: decodeHalf(raw), unreadable: undefined }
   } catch (error) {
     const { messageId, appId } = raw.properties
-    const transactionId = String(raw.properties.headers?.[HEADER.transactionId] ?? messageId ?? '').slice(0, 255)
+    const told = raw.properties.headers?.[HEADER.transactionId]
+    const transactionId = (typeof told === 'string' ? told : String(messageId ?? '')).slice(0, 255)
     const half = { halfId: transactionId, transactionId, preparedAt: 0, service: String(appId ?? ''), messages: [] }
     return { half, unreadable: textOf(error) }
   }

@@ -32,6 +32,31 @@ describe('forged values in headers and properties', () => {
       body: bytes(body),
     })
 
+  const OURS = [
+    'unreadable',
+    'publish-id',
+    'attempt',
+    'generation',
+    'first-failed-at',
+    'exchange',
+    'key',
+    'edited-from',
+  ]
+  for (const name of ['transaction_id', ...OURS.map((header) => `surehop-${header}`)])
+    it(`a table that has no text, in place of ${name}, neither ends the connection nor holds its delivery`, async () => {
+      await using surehop = await connect({ amqp: URL, service: 'forged' })
+      const queue = uniqueQueue()
+      const handler = () => Promise.reject(new Error('no'))
+      await surehop.consume(queue, { idempotency: new MemoryIdempotencyStore(), retry: { attempts: 1 } }, handler)
+      const table = ['toString', 'valueOf', 'constructor', 'toJSON'].map((own) => [bytes(own), text('1')] as const)
+      await send(queue, 'forged', [[name, { t: 'F', v: table.map(([own, value]) => [own, value]) }]])
+      const letters = surehop.deadLetters(queue)
+      await eventually(async () => (await letters.count()) === 1)
+      const [letter] = await letters.show('forged')
+      expect(letter!.reason).to.be.a('string')
+      expect(surehop.health().reasons).to.deep.equal([])
+    })
+
   for (const [what, value] of [
     ['a double that is no number', typed('double', text('abc'))],
     ['a float that is infinite', typed('float', { t: 'd', v: 1e300 })],

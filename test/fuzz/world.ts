@@ -262,8 +262,8 @@ export class World {
 
   #judge(one: Sent, line: string): void {
     const { headers } = JSON.parse(line) as { headers: Record<string, unknown> }
-    const reason = String(headers['surehop-reason'])
-    const message = String(headers['surehop-error-message'])
+    const reason = textIn(headers['surehop-reason'])
+    const message = textIn(headers['surehop-error-message'])
     const fate = one.specimen.fate
     if (isKept(line)) this.ends.kept++
     else if (
@@ -394,4 +394,9 @@ function idOf({ identity, body, properties }: Specimen): Buffer {
 
 function told({ specimen, marker, queue }: Sent): string {
   return `${marker} in ${queue} (${specimen.fate}, id ${specimen.identity})`
+}
+
+/** What the broker kept has these as they were forged: tables, with a `toString` of their own among them. */
+function textIn(value: unknown): string {
+  return typeof value === 'string' ? value : ''
 }
