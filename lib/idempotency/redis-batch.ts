@@ -12,6 +12,7 @@ export interface ScopeKeys {
   readonly owners: readonly string[]
   readonly ids: readonly string[]
   readonly buckets: readonly string[]
+  readonly overflows: readonly string[]
 }
 
 /** The arguments of one script call, and what is needed to read its reply. */
@@ -41,6 +42,7 @@ export function keysOf(prefix: string, scopeName: string): ScopeKeys {
     owners: tags.map((tag) => `${tag}o`),
     ids: tags.map((tag) => `${tag}i:`),
     buckets: tags.map((tag) => `${tag}b:`),
+    overflows: tags.map((tag) => `${tag}m:`),
   }
 }
 
@@ -48,7 +50,11 @@ export function bucketKey(keys: ScopeKeys, shard: number, window: number): strin
   return keys.buckets[shard]! + window.toString(36)
 }
 
-/** The keys of a call as they are gathered: owner hashes, live keys, buckets; each owner hash and bucket once. */
+export function overflowKey(keys: ScopeKeys, shard: number, window: number): string {
+  return keys.overflows[shard]! + window.toString(36)
+}
+
+/** The keys of a call as they are gathered: owner hashes, live keys, buckets with their overflows; all but the live keys once. */
 class Gathered {
   readonly shards: number[] = []
   readonly #keys: ScopeKeys
@@ -86,6 +92,7 @@ class Gathered {
     let at = this.#bucketAt.get(number)
     if (at === undefined) {
       at = this.#buckets.push(bucketKey(this.#keys, shard, window))
+      this.#buckets.push(overflowKey(this.#keys, shard, window))
       this.#bucketAt.set(number, at)
     }
     this.#lastWindow[shard] = window

@@ -9,6 +9,8 @@
  *     live key   state, fence, attempt, generation, starts, exhausted, digest[8]; a lease adds its sequence and owner.
  *                States: L leased, F released by failure, R returned, D dead, C completed (fence is then epoch ms)
  *     bucket     entries of 16 bytes: identity[11] digest[3] minutes[2], appended; see `redis-packing.ts`
+ *     overflow   hash: what came when the bucket was full, in 128 fields of such entries, by a byte of the identity. It is looked into
+ *                only beside a full bucket: so what goes into it prolongs its bucket too, lest that be forgotten first
  *     owners     hash: owner -> alive until (epoch ms), since (microseconds, start of its unbroken presence)
  *
  * A digest of zeros is "not compared".
@@ -22,8 +24,15 @@ export interface Script {
   readonly sha: string
 }
 
-/** A bucket takes no more than this, so that looking into one stays cheap whatever ids a producer invents. */
-export const BUCKET_BYTES_MAX = 256 * 1024
+/**
+ * A bucket takes no more than this, 992 entries; what comes later goes to its overflow. Every claim has Lua read all of it, which costs
+ * Redis more than 1 µs per KiB (Lua hashes each byte of a string), and beyond 16,000 bytes, where Redis copies once more, half as much
+ * again. Never to be raised: a bucket that was full, and then is not, would hide its overflow.
+ */
+export const BUCKET_BYTES_MAX = 15_872
+
+/** A field takes no more than this, so that looking into one stays cheap whatever ids a producer invents. */
+export const FIELD_BYTES_MAX = 32 * 1024
 
 const COMMON = String.raw`
 local call, sub, search = redis.call, string.sub, string.find
@@ -48,6 +57,18 @@ local function find(bucket, identity)
   end
 end
 
+-- Of an overflow; fixed, for it decides where an id is found again.
+local function fieldOf(identity)
+  return string.char(string.byte(identity, 2) % 128)
+end
+
+-- The same of a bucket and, if it is full, of its overflow.
+local function findPacked(bucket, overflow, identity)
+  local done = find(bucket, identity)
+  if done or #bucket + 16 <= ${BUCKET_BYTES_MAX} then return done end
+  return find(call('HGET', overflow, fieldOf(identity)) or '', identity)
+end
+
 local function aliveUntil(owners, who)
   local entry = call('HGET', owners, who)
   if not entry then return 0, 0 end
@@ -69,9 +90,9 @@ end
 
 /**
  * Claims.
- * KEYS: s owner hashes, n live keys, the buckets. ARGV: owner, payload: a header `n s retentionMs leaseMs maxStarts`, then 43 bytes
- * per claim `shard bucket identity`, followed by a first lease as it is stored after its fence: `attempt generation 1 0 digest
- * sequence` (bucket 0: the id is not packed).
+ * KEYS: s owner hashes, n live keys, the buckets, each followed by its overflow. ARGV: owner, payload: a header `n s retentionMs
+ * leaseMs maxStarts`, then 43 bytes per claim `shard bucket identity`, followed by a first lease as it is stored after its fence:
+ * `attempt generation 1 0 digest sequence` (bucket: its number among the last keys; 0: the id is not packed).
  * Returns 17 bytes per claim `status number attempt-or-generation starts` (status 9: a first lease, its attempt is the claim's),
  * then 8 bytes per owner hash: its `since`.
  * Races: none; two owners' claims of one id come one after the other, and the liveness of the holder is read right here.
@@ -143,7 +164,7 @@ for i = 1, n do
       bucket = call('GET', KEYS[s + n + b]) or ''
       buckets[b] = bucket
     end
-    done = find(bucket, sub(payload, at + 3, at + 13))
+    done = findPacked(bucket, KEYS[s + n + b + 1], sub(payload, at + 3, at + 13))
   end
   if done then value = call('GET', key)
   else value = call('SET', key, first .. sub(payload, at + 14, at + 42) .. owner, 'NX', 'GET', 'PX', remembered) end
@@ -156,8 +177,8 @@ return table.concat(replies)
 
 /**
  * Settles.
- * KEYS: n live keys, the buckets. ARGV: owner, payload: a header `n retentionMs`, then 43 bytes per settlement
- * `ending bucket number idMs L fence digest identity` (ending: 1 completed, 2 failed, 3 returned, 4 dead).
+ * KEYS: n live keys, the buckets, each followed by its overflow. ARGV: owner, payload: a header `n retentionMs`, then 43 bytes
+ * per settlement `ending bucket number idMs L fence digest identity` (ending: 1 completed, 2 failed, 3 returned, 4 dead).
  * Returns one byte per settlement: 1 settled, 2 already, 3 lost.
  * Reads and decides all first, then writes: additions before removals, so that a refused write loses nothing.
  * A completion whose record is plainly the settler's lease is not taken apart; whatever is in doubt is.
@@ -167,7 +188,7 @@ local owner, payload = ARGV[1], ARGV[2]
 local n, retention, at = struct.unpack('<I2d', payload)
 local remembered = string.format('%.0f', retention)
 local values = call('MGET', unpack(KEYS, 1, n))
-local written, touched, buckets, entries, lengths, replies = {}, {}, {}, {}, {}, {}
+local written, touched, buckets, entries, lengths, spilled, replies = {}, {}, {}, {}, {}, {}, {}
 
 local function write(key, value)
   written[key] = value
@@ -178,24 +199,39 @@ local function release(key, state, fence, attempt, generation, starts, digest)
   write(key, struct.pack(HEAD, state, fence, attempt, generation, starts, 0, digest))
 end
 
-local function hasRoom(b)
-  if not lengths[b] then lengths[b] = call('STRLEN', KEYS[n + b]) end
-  return lengths[b] + 16 <= ${BUCKET_BYTES_MAX}
+-- Into the overflow; false if there is no room either.
+local function spill(b, identity, entry)
+  local fields, field = spilled[b] or {}, fieldOf(identity)
+  local value = fields[field] or call('HGET', KEYS[n + b + 1], field) or ''
+  if #value + 16 > ${FIELD_BYTES_MAX} then return false end
+  fields[field] = value .. entry
+  spilled[b] = fields
+  return true
+end
+
+-- False if there is no room anywhere.
+local function pack(b, identity, digest, at)
+  local minutes = math.max(0, math.min(65535, math.floor((ms - struct.unpack('<d', payload, at + 7)) / 60000)))
+  local entry = identity .. sub(digest, 1, 3) .. string.char(minutes % 256, math.floor(minutes / 256))
+  local length = lengths[b] or call('STRLEN', KEYS[n + b])
+  lengths[b] = length
+  if length + 16 > ${BUCKET_BYTES_MAX} then return spill(b, identity, entry) end
+  lengths[b] = length + 16
+  entries[b] = entries[b] and entries[b] .. entry or entry
+  return true
 end
 
 local function complete(key, b, identity, digest, at)
-  if b == 0 or not hasRoom(b) then return write(key, struct.pack(HEAD, 'C', ms, 0, 0, 0, 0, digest)) end
-  local minutes = math.max(0, math.min(65535, math.floor((ms - struct.unpack('<d', payload, at + 7)) / 60000)))
-  local entry = identity .. sub(digest, 1, 3) .. string.char(minutes % 256, math.floor(minutes / 256))
-  entries[b] = entries[b] and entries[b] .. entry or entry
-  lengths[b] = lengths[b] + 16
-  write(key, false)
+  if b > 0 and pack(b, identity, digest, at) then return write(key, false) end
+  write(key, struct.pack(HEAD, 'C', ms, 0, 0, 0, 0, digest))
 end
 
+-- Before this call, or by it.
 local function isPacked(b, identity)
   if b == 0 then return nil end
   if not buckets[b] then buckets[b] = call('GET', KEYS[n + b]) or '' end
-  return find(buckets[b], identity) or find(entries[b] or '', identity)
+  local field = spilled[b] and spilled[b][fieldOf(identity)]
+  return findPacked(buckets[b], KEYS[n + b + 1], identity) or find(entries[b] or '', identity) or find(field or '', identity)
 end
 
 local function settle(key, value, b, identity, at)
@@ -243,10 +279,23 @@ for i = 1, n do
   at = at + 43
 end
 
+local function prolong(key)
+  if call('PTTL', key) < retention then call('PEXPIRE', key, math.ceil(retention + retention / 64)) end
+end
+
 for b, more in pairs(entries) do
-  local bucket = KEYS[n + b]
-  call('APPEND', bucket, more)
-  if call('PTTL', bucket) < retention then call('PEXPIRE', bucket, math.ceil(retention + retention / 64)) end
+  call('APPEND', KEYS[n + b], more)
+  prolong(KEYS[n + b])
+end
+for b, fields in pairs(spilled) do
+  local set = {}
+  for field, value in pairs(fields) do
+    set[#set + 1] = field
+    set[#set + 1] = value
+  end
+  call('HSET', KEYS[n + b + 1], unpack(set))
+  prolong(KEYS[n + b + 1])
+  prolong(KEYS[n + b])
 end
 local gone = {}
 for _, key in ipairs(touched) do
@@ -286,7 +335,7 @@ return table.concat(sinces)
 
 /**
  * Reads and changes nothing.
- * KEYS: s owner hashes, n live keys, the buckets. ARGV: payload: a header `n s`, then per id `shard bucket identity`.
+ * KEYS: s owner hashes, n live keys, the buckets, each followed by its overflow. ARGV: payload: a header `n s`, then per id `shard bucket identity`.
  * Returns one string per id: empty (absent), `P` and the entry's five bytes, or `0`/`1` (holder alive) and the live value.
  */
 const LOOK = `
@@ -302,7 +351,7 @@ for i = 1, n do
     local alive = state == 'L' and aliveUntil(KEYS[shard], string.sub(value, after + 8)) > ms
     replies[i] = (alive and '1' or '0') .. value
   else
-    local done = b > 0 and find(redis.call('GET', KEYS[s + n + b]) or '', identity)
+    local done = b > 0 and findPacked(redis.call('GET', KEYS[s + n + b]) or '', KEYS[s + n + b + 1], identity)
     replies[i] = done and 'P' .. done or ''
   end
 end
@@ -310,7 +359,8 @@ return replies
 `
 
 /**
- * Gives back what Redis reserved beyond the length of buckets that have stopped growing (APPEND reserves twice the length).
+ * Gives back what Redis reserved beyond the length of buckets that have stopped growing (APPEND reserves twice the length; an
+ * overflow is written without).
  * KEYS: buckets. No ARGV. Races: none; a bucket that grows again is only larger than it need be.
  */
 const COMPACT = `

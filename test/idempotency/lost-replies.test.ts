@@ -23,6 +23,7 @@ import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { type Loss, LossyStore } from './lossy-wire.ts'
 import { type Command, command, HOUR, idsOfOneShard, Side } from './model-commands.ts'
 import { sharedInbox } from './postgres-under-test.ts'
+import { fillBuckets } from './redis-filler.ts'
 import { sharedRedis } from './redis-under-test.ts'
 
 type Step =
@@ -36,12 +37,15 @@ interface Bench {
   /** Not over the wire that loses. */
   readonly direct: IdempotencyStore
   silence(scope: Scope): Promise<unknown>
+  /** What others have done in this scope, beside these ids. */
+  readonly crowd?: (scope: Scope, ids: readonly string[]) => Promise<unknown>
 }
 
 /** Plays steps on a real store over a lossy wire, beside the pure decisions. @returns whether something was lost */
-async function play({ lossy, direct, silence }: Bench, steps: readonly Step[]): Promise<boolean> {
+async function play({ lossy, direct, silence, crowd }: Bench, steps: readonly Step[]): Promise<boolean> {
   const scope: Scope = { name: randomUUID(), retentionMs: 24 * HOUR, leaseMs: HOUR, maxStarts: 3 }
   const ids = idsOfOneShard()
+  await crowd?.(scope, ids)
   let nowMs = Date.now()
   let lost = false
   const model = new MemoryIdempotencyStore({ now: () => ++nowMs })
@@ -162,31 +166,41 @@ function losesWhateverIsLost(open: () => Promise<Bench & AsyncDisposable>, piece
 describe('on a wire that loses requests and answers', function () {
   this.timeout(Number(process.env['FC_RUNS'] ? 3_600_000 : 240_000))
 
-  describe('the Redis store', () => {
-    const redis = sharedRedis()
-    /** What time would do, without waiting. */
-    const silence = async ({ name }: Scope) => {
-      for (const key of await redis.client.keys(`surehop:{${name}:?}:o`))
-        for (const [owner, entry] of Object.entries(await redis.client.hgetallBuffer(key))) {
-          entry.writeDoubleLE(1, 0)
-          await redis.client.hset(key, owner, entry)
-        }
-    }
-    losesWhateverIsLost(async () => {
-      const lossy = await LossyStore.redis(redis.url)
-      const direct = new RedisIdempotencyStore(redis.client)
-      // A script that Redis does not know costs one more answer.
-      const scope: Scope = { name: randomUUID(), retentionMs: HOUR, leaseMs: HOUR, maxStarts: 3 }
-      await direct.claim(scope, 'a', [{ id: 'a', digest: undefined, generation: 0, attempt: 1, sequence: 1 }])
-      await direct.settle(scope, 'a', [{ id: 'a', fencingToken: 1, digest: undefined, ending: { state: 'returned' } }])
-      await direct.renew(scope, 'a')
-      const dispose = async () => {
-        await lossy[Symbol.asyncDispose]()
-        await direct.close()
+  for (const [name, room] of [
+    ['the Redis store', undefined],
+    ['the Redis store whose buckets become full', 1],
+    ['the Redis store whose buckets are full', 0],
+  ] as const)
+    describe(name, () => {
+      const redis = sharedRedis()
+      const crowd = async (scope: Scope, ids: readonly string[]) => {
+        if (room !== undefined) await fillBuckets(redis.client, scope.name, ids, room)
       }
-      return { lossy, direct, silence, [Symbol.asyncDispose]: dispose }
-    }, 1)
-  })
+      /** What time would do, without waiting. */
+      const silence = async ({ name }: Scope) => {
+        for (const key of await redis.client.keys(`surehop:{${name}:?}:o`))
+          for (const [owner, entry] of Object.entries(await redis.client.hgetallBuffer(key))) {
+            entry.writeDoubleLE(1, 0)
+            await redis.client.hset(key, owner, entry)
+          }
+      }
+      losesWhateverIsLost(async () => {
+        const lossy = await LossyStore.redis(redis.url)
+        const direct = new RedisIdempotencyStore(redis.client)
+        // A script that Redis does not know costs one more answer.
+        const scope: Scope = { name: randomUUID(), retentionMs: HOUR, leaseMs: HOUR, maxStarts: 3 }
+        await direct.claim(scope, 'a', [{ id: 'a', digest: undefined, generation: 0, attempt: 1, sequence: 1 }])
+        await direct.settle(scope, 'a', [
+          { id: 'a', fencingToken: 1, digest: undefined, ending: { state: 'returned' } },
+        ])
+        await direct.renew(scope, 'a')
+        const dispose = async () => {
+          await lossy[Symbol.asyncDispose]()
+          await direct.close()
+        }
+        return { lossy, direct, silence, crowd, [Symbol.asyncDispose]: dispose }
+      }, 1)
+    })
 
   describe('the Postgres inbox', () => {
     const inbox = sharedInbox()

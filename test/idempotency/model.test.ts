@@ -7,6 +7,7 @@ import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { command, HOUR, idsOfOneShard, Side } from './model-commands.ts'
+import { fillBuckets, fillOverflows } from './redis-filler.ts'
 import { sharedRedis } from './redis-under-test.ts'
 
 describe('the Redis store', () => {
@@ -34,29 +35,40 @@ describe('the Redis store', () => {
     }
   }
 
-  it('answers as the pure decisions do, whatever is asked of it', async function () {
+  /** Before the command of that number, others fill the buckets up to this room, and it may be the overflows. */
+  const crowd = fc.record({ at: fc.nat({ max: 12 }), room: fc.nat({ max: 2 }), overflows: fc.boolean() })
+
+  it('answers as the pure decisions do, whatever is asked of it, and however full its buckets are', async function () {
     this.timeout(120_000)
     await fc.assert(
-      fc.asyncProperty(fc.array(command, { minLength: 1, maxLength: 25 }), async (commands) => {
-        const scope: Scope = { name: randomUUID(), retentionMs: 24 * HOUR, leaseMs: HOUR, maxStarts: 3 }
-        const ids = idsOfOneShard()
-        let nowMs = Date.now()
-        let model = new MemoryIdempotencyStore({ now: () => ++nowMs })
-        let presenceIsEqual = true
-        const left = new Side(() => model, scope, ids)
-        const right = new Side(() => store, scope, ids)
-        for (const command of commands) {
-          if (command.kind === 'silence') await silence(scope)
-          if (command.kind === 'silence') nowMs += 2 * HOUR
-          if (command.kind === 'wipe') await wipe(scope)
-          if (command.kind === 'wipe') model = new MemoryIdempotencyStore({ now: () => ++nowMs })
-          presenceIsEqual &&= command.kind !== 'wipe'
-          const [expected, actual] = [await left.answer(command), await right.answer(command)]
-          if (command.kind !== 'renew' || presenceIsEqual) expect(actual).to.deep.equal(expected)
-          expect(await right.views()).to.deep.equal(await left.views())
-        }
-        await wipe(scope)
-      }),
+      fc.asyncProperty(
+        fc.array(command, { minLength: 1, maxLength: 25 }),
+        fc.option(crowd),
+        async (commands, crowd) => {
+          const scope: Scope = { name: randomUUID(), retentionMs: 24 * HOUR, leaseMs: HOUR, maxStarts: 3 }
+          const ids = idsOfOneShard()
+          let nowMs = Date.now()
+          let model = new MemoryIdempotencyStore({ now: () => ++nowMs })
+          let presenceIsEqual = true
+          const left = new Side(() => model, scope, ids)
+          const right = new Side(() => store, scope, ids)
+          for (const [number, command] of commands.entries()) {
+            if (number === crowd?.at) {
+              await fillBuckets(redis.client, scope.name, ids, crowd.room)
+              if (crowd.overflows) await fillOverflows(redis.client, scope.name, ids)
+            }
+            if (command.kind === 'silence') await silence(scope)
+            if (command.kind === 'silence') nowMs += 2 * HOUR
+            if (command.kind === 'wipe') await wipe(scope)
+            if (command.kind === 'wipe') model = new MemoryIdempotencyStore({ now: () => ++nowMs })
+            presenceIsEqual &&= command.kind !== 'wipe'
+            const [expected, actual] = [await left.answer(command), await right.answer(command)]
+            if (command.kind !== 'renew' || presenceIsEqual) expect(actual).to.deep.equal(expected)
+            expect(await right.views()).to.deep.equal(await left.views())
+          }
+          await wipe(scope)
+        },
+      ),
       { numRuns: Number(process.env['FC_RUNS'] ?? 400) },
     )
   })

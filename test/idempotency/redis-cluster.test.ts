@@ -10,6 +10,7 @@ import { idempotencyStoreContract } from '../../lib/testing/index.ts'
 import { startRedisCluster } from '../lab/cluster/redis-cluster.ts'
 import type { RedisCluster } from '../lab/world.ts'
 import { eventually } from '../support/eventually.ts'
+import { fillBuckets } from './redis-filler.ts'
 
 describe('on a Redis Cluster', function () {
   this.timeout(90_000)
@@ -28,6 +29,20 @@ describe('on a Redis Cluster', function () {
 
   const open = () => new RedisIdempotencyStore(cluster)
   for (const { name, run } of idempotencyStoreContract({ name: 'RedisIdempotencyStore', open })) it(name, run)
+
+  it('remembers what full buckets did not take', async () => {
+    const scope: Scope = { name: 'full', retentionMs: 600_000, leaseMs: 60_000, maxStarts: 3 }
+    const ids = Array.from({ length: 60 }, () => v7())
+    await fillBuckets(cluster, scope.name, ids, 1)
+    await using store = open()
+    const ending = { state: 'completed' } as const
+    const endings = ids.map((id) => ({ id, fencingToken: 1, digest: undefined, ending }))
+    expect(new Set(await store.settle(scope, 'a', endings))).to.deep.equal(new Set(['settled']))
+    expect(new Set(await store.settle(scope, 'a', endings))).to.deep.equal(new Set(['already']))
+    const claims = ids.map((id, sequence) => ({ id, digest: undefined, generation: 0, attempt: 1, sequence }))
+    const answers = await store.claim(scope, 'b', claims)
+    expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
+  })
 
   it('is checked on every master', async () => {
     await using store = open()

@@ -6,6 +6,7 @@ import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { placeOf, writeIdentity } from '../../lib/idempotency/redis-packing.ts'
 import { BUCKET_BYTES_MAX } from '../../lib/idempotency/redis-scripts.ts'
 import { eventually } from '../support/eventually.ts'
+import { fillBuckets, fillOverflows, packedKey } from './redis-filler.ts'
 import { sharedRedis } from './redis-under-test.ts'
 
 describe('what the Redis store keeps', () => {
@@ -19,20 +20,20 @@ describe('what the Redis store keeps', () => {
   afterEach(() => store.close())
 
   const keys = (kind: string) => redis.client.keys(`surehop:{${scope.name}:?}:${kind}:*`)
-  const bucketOf = (id: string) => {
-    const { shard, window } = placeOf(id)
-    return `surehop:{${scope.name}:${shard.toString(16)}}:b:${window.toString(36)}`
-  }
+  const bucketOf = (id: string) => packedKey(scope.name, id, 'b')
+  const overflowOf = (id: string) => packedKey(scope.name, id, 'm')
 
-  async function complete(ids: readonly string[], by = store): Promise<void> {
+  async function complete(ids: readonly string[], by = store): Promise<string[]> {
     const endings = ids.map((id) => ({
       id,
       fencingToken: 1,
       digest: undefined,
       ending: { state: 'completed' } as const,
     }))
-    await by.settle(scope, 'a', endings)
+    return by.settle(scope, 'a', endings)
   }
+
+  const claimOf = (id: string, digest?: Buffer) => ({ id, digest, generation: 0, attempt: 1, sequence: 1 })
 
   async function states(ids: readonly string[]): Promise<string[]> {
     return [...new Set((await store.look(scope, ids)).map(({ state }) => state))]
@@ -93,12 +94,75 @@ describe('what the Redis store keeps', () => {
     expect(await states([id])).to.deep.equal(['completed'])
   })
 
-  it('is a key of its own where a bucket is full, so that no id makes others slow', async () => {
+  it('goes to the overflow where a bucket is full, is found there, and is no key of its own', async () => {
     const id = v7()
-    await redis.client.set(bucketOf(id), Buffer.alloc(BUCKET_BYTES_MAX))
+    const ids = [id, ...Array.from({ length: 200 }, (_, n) => sibling(id, n))]
+    await fillBuckets(redis.client, scope.name, ids, 20)
+    for (let i = 0; i < ids.length; i += 30)
+      expect(new Set(await complete(ids.slice(i, i + 30)))).to.deep.equal(new Set(['settled']))
+    expect(await redis.client.strlen(bucketOf(id))).to.equal(BUCKET_BYTES_MAX)
+    const fields = await redis.client.hvalsBuffer(overflowOf(id))
+    expect(Buffer.concat(fields)).to.have.length(16 * (ids.length - 20))
+    expect(await keys('i')).to.deep.equal([])
+    expect(await states(ids)).to.deep.equal(['completed'])
+    await using other = new RedisIdempotencyStore(redis.client)
+    const answers = await other.claim(
+      scope,
+      'b',
+      ids.map((id) => claimOf(id)),
+    )
+    expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
+    expect(new Set(await complete(ids, other))).to.deep.equal(new Set(['already']))
+    expect((await other.claim(scope, 'b', [claimOf(sibling(id, 200))]))[0]?.status).to.equal('acquired')
+  })
+
+  it('is found in a bucket that was full before the id was settled, and became full after it was claimed', async () => {
+    const [before, between] = [v7(), v7()]
+    await complete([before])
+    const digest = Buffer.alloc(32, 1)
+    const [granted] = await store.claim(scope, 'a', [claimOf(between, digest)])
+    if (granted?.status !== 'acquired') throw new Error(`expected acquired, got ${granted?.status}`)
+    await fillBuckets(redis.client, scope.name, [before, between], 0)
+    const { fencingToken } = granted
+    const ended = { id: between, fencingToken, digest, ending: { state: 'completed' } as const }
+    expect(await store.settle(scope, 'a', [ended, ended])).to.deep.equal(['settled', 'already'])
+    expect(await store.settle(scope, 'a', [ended])).to.deep.equal(['already'])
+    expect(await redis.client.hlen(overflowOf(between))).to.equal(1)
+    await using other = new RedisIdempotencyStore(redis.client)
+    const claims = [claimOf(before), claimOf(between, digest), claimOf(between, Buffer.alloc(32, 2))]
+    const answers = await other.claim(scope, 'b', claims)
+    expect(answers.map(({ status }) => status)).to.deep.equal(['completed', 'completed', 'conflict'])
+  })
+
+  it('is found in a bucket that is longer than one is today, and goes to its overflow', async () => {
+    const old = v7()
+    const young = sibling(old)
+    await complete([old])
+    await redis.client.append(bucketOf(old), Buffer.alloc(256 * 1024))
+    await complete([young])
+    expect(await redis.client.strlen(bucketOf(old))).to.be.greaterThan(256 * 1024)
+    expect(await redis.client.hlen(overflowOf(old))).to.equal(1)
+    expect(await states([old, young])).to.deep.equal(['completed'])
+  })
+
+  it('is a key of its own where the overflow is full too, so that no id makes others slow', async () => {
+    const id = v7()
+    await fillBuckets(redis.client, scope.name, [id], 0)
+    await fillOverflows(redis.client, scope.name, [id])
     await complete([id])
     expect(await keys('i')).to.have.length(1)
     expect(await states([id])).to.deep.equal(['completed'])
+    expect((await store.claim(scope, 'b', [claimOf(id)]))[0]?.status).to.equal('completed')
+  })
+
+  it('prolongs a full bucket together with its overflow: neither is forgotten before the other', async () => {
+    const id = v7()
+    await fillBuckets(redis.client, scope.name, [id], 0)
+    await complete([id])
+    for (const key of [bucketOf(id), overflowOf(id)]) await redis.client.pexpire(key, 1_000)
+    await complete([sibling(id)])
+    for (const key of [bucketOf(id), overflowOf(id)])
+      expect(await redis.client.pttl(key)).to.be.within(scope.retentionMs - 5_000, scope.retentionMs * 1.05)
   })
 
   it('gives back what Redis reserved for buckets that have stopped growing', async () => {

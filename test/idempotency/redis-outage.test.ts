@@ -8,6 +8,7 @@ import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { eventually } from '../support/eventually.ts'
 import { freePort } from '../support/ports.ts'
 import { type Server, startRedis } from '../support/services.ts'
+import { fillBuckets } from './redis-filler.ts'
 
 const scope: Scope = { name: 'outage', retentionMs: 600_000, leaseMs: 60_000, maxStarts: 3 }
 const claimOf = (id: string = v7()): Claim => ({ id, digest: undefined, generation: 0, attempt: 1, sequence: 1 })
@@ -95,19 +96,27 @@ describe('the Redis store without a certain answer', function () {
     expect(JSON.stringify(again) > JSON.stringify(first), 'the token grew').to.equal(true)
   })
 
-  it('changes nothing when Redis is full', async () => {
-    const [held, fresh] = [claimOf(), claimOf()]
-    const [grant] = await store.claim(scope, 'a', [held])
-    const token = (grant as { fencingToken: number }).fencingToken
-    await client.config('SET', 'maxmemory', '1')
-    const ending = { id: held.id, fencingToken: token, digest: undefined, ending: { state: 'completed' } } as const
-    const { error } = await refusal(store.settle(scope, 'a', [ending]))
-    expect(error.message).to.contain('it is full')
-    await refusal(store.claim(scope, 'a', [fresh]))
-    expect((await store.look(scope, [held.id, fresh.id])).map(({ state }) => state)).to.deep.equal(['leased', 'absent'])
-    await client.config('SET', 'maxmemory', '0')
-    expect(await store.settle(scope, 'a', [ending])).to.deep.equal(['settled'])
-  })
+  for (const [bucket, room] of [
+    ['a bucket', 1],
+    ['an overflow', 0],
+  ] as const)
+    it(`changes nothing when Redis is full and ${bucket} should take more`, async () => {
+      const [held, fresh] = [claimOf(), claimOf()]
+      await fillBuckets(client, scope.name, [held.id], room)
+      const [grant] = await store.claim(scope, 'a', [held])
+      const token = (grant as { fencingToken: number }).fencingToken
+      await client.config('SET', 'maxmemory', '1')
+      const ending = { id: held.id, fencingToken: token, digest: undefined, ending: { state: 'completed' } } as const
+      const { error } = await refusal(store.settle(scope, 'a', [ending]))
+      expect(error.message).to.contain('it is full')
+      await refusal(store.claim(scope, 'a', [fresh]))
+      expect((await store.look(scope, [held.id, fresh.id])).map(({ state }) => state)).to.deep.equal([
+        'leased',
+        'absent',
+      ])
+      await client.config('SET', 'maxmemory', '0')
+      expect(await store.settle(scope, 'a', [ending])).to.deep.equal(['settled'])
+    })
 
   it('refuses a replica, and says so', async () => {
     await store.claim(scope, 'a', [claimOf()])

@@ -8,6 +8,7 @@ const RACES = 'test/idempotency/postgres-races.test.ts'
 const LOST = 'test/idempotency/lost-replies.test.ts'
 const RECORD = 'lib/idempotency/record.ts'
 const LUA = 'lib/idempotency/redis-scripts.ts'
+const KEPT = 'test/idempotency/redis-memory.test.ts'
 const OWNER_CHECK = "if (record.owner !== owner) return { result: 'lost', record }"
 
 /** See the head of this file. */
@@ -139,6 +140,22 @@ export const idempotencyMutants: readonly Mutant[] = [
     from: 'else replies[i] = done and packed(done, at) or granted end',
     to: 'else replies[i] = granted end',
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client keeps completed final'),
+  },
+  {
+    name: 'redis-claim-without-overflow',
+    breaks: 'a claim does not look into the overflow of a full bucket: the message is run again',
+    file: LUA,
+    from: 'done = findPacked(bucket, KEYS[s + n + b + 1], sub(payload, at + 3, at + 13))',
+    to: 'done = find(bucket, sub(payload, at + 3, at + 13))',
+    tests: tests(KEPT, 'what the Redis store keeps goes to the overflow where a bucket is full'),
+  },
+  {
+    name: 'redis-overflow-outlives-its-bucket',
+    breaks: 'a full bucket is forgotten before its overflow, and what is in that with it',
+    file: LUA,
+    from: 'prolong(KEYS[n + b + 1])\n  prolong(KEYS[n + b])',
+    to: 'prolong(KEYS[n + b + 1])',
+    tests: tests(KEPT, 'what the Redis store keeps prolongs a full bucket together with its overflow'),
   },
   {
     name: 'redis-token-not-growing',
