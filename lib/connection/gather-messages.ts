@@ -67,15 +67,11 @@ class Gathered {
 
   /** @returns the stream that it will be handed to; undefined where it cannot be gathered */
   add(channel: number, message: MessageParts): Writable | undefined {
-    const buffer = this.#connection.channels[channel]?.buffer
+    const { channels, frameMax } = this.#connection
+    const buffer = channels[channel]?.buffer
+    if (!buffer || !Buffer.isBuffer(message.content)) return undefined
     const { length } = message.content
-    if (
-      !buffer ||
-      !Buffer.isBuffer(message.content) ||
-      length > MAX_BODY_BYTES ||
-      length + FRAME_OVERHEAD > this.#connection.frameMax
-    )
-      return undefined
+    if (length > MAX_BODY_BYTES || length + FRAME_OVERHEAD > frameMax) return undefined
     if (buffer !== this.#buffer || this.#slab.room < length + AROUND_BYTES) this.#begin(buffer, length)
     return this.#slab.write(channel, message) ? buffer : undefined
   }
@@ -94,7 +90,6 @@ class Gathered {
     const { bytes, at } = this.#slab
     const from = this.#from
     this.#buffer = undefined
-    this.#from = at
     // amqplib ends the stream of a channel that is closed; its number may be another's by now.
     if (at === from || buffer.writableEnded) return
     this.#connection.sentSinceLastCheck = true

@@ -67,7 +67,8 @@ class Line {
 const text = fc.oneof(
   fc.string({ maxLength: 40 }),
   fc.string({ unit: 'binary', maxLength: 40 }),
-  fc.string({ minLength: 60, maxLength: 300 }),
+  fc.constantFrom(63, 64, 255, 256, 300).map((length) => 'x'.repeat(length)),
+  fc.constantFrom(85, 127, 128).map((length) => 'é'.repeat(length)),
   fc.constant('\ud800 half a character'),
 )
 const number = fc.oneof(fc.nat(255), fc.integer(), fc.constantFrom(0x1_2345_6789, Number.NaN, 1.5, 2 ** 53))
@@ -80,9 +81,15 @@ const anything = fc.oneof(
 const maybe = <T>(value: fc.Arbitrary<T>) => fc.oneof({ weight: 8, arbitrary: value }, anything)
 const plainFields = { exchange: fc.string({ maxLength: 20 }), routingKey: text, mandatory: fc.boolean() }
 const fields = fc.record({ exchange: maybe(plainFields.exchange), routingKey: maybe(text), mandatory: fc.boolean() })
-const headers = fc
-  .tuple(fc.dictionary(text, anything, { maxKeys: 4 }), fc.boolean())
-  .map(([table, inherited]) => (inherited ? Object.create(table) : table))
+/** Some fill what is left of the memory, some are more than amqplib takes. */
+const headerText = fc.oneof(
+  { weight: 8, arbitrary: text },
+  fc.tuple(fc.constantFrom('x', 'é'), fc.constantFrom(3_000, 30_000, 60_000, 70_000)).map(([one, n]) => one.repeat(n)),
+)
+const table = (value: fc.Arbitrary<unknown>) =>
+  fc
+    .tuple(fc.dictionary(text, value, { maxKeys: 4 }), fc.boolean())
+    .map(([own, inherited]) => (inherited ? Object.create(own) : own))
 const texts = [
   'contentType',
   'contentEncoding',
@@ -93,13 +100,19 @@ const texts = [
   'type',
   'userId',
 ]
+const plain = {
+  ...Object.fromEntries([...texts, 'appId', 'clusterId'].map((name) => [name, fc.string({ maxLength: 40 })])),
+  headers: table(fc.oneof(headerText, fc.boolean())),
+  deliveryMode: fc.constantFrom(1, 2),
+  priority: fc.nat(255),
+  timestamp: fc.oneof(fc.nat(), fc.constantFrom(0x1_2345_6789, Number.MAX_SAFE_INTEGER)),
+}
+const plainProperties = fc.record(plain, { requiredKeys: [] })
 const properties = fc.record(
   {
-    ...Object.fromEntries([...texts, 'appId', 'clusterId'].map((name) => [name, maybe(text)])),
-    headers: maybe(headers as fc.Arbitrary<unknown>),
-    deliveryMode: maybe(fc.constantFrom(1, 2)),
-    priority: maybe(fc.nat(255)),
-    timestamp: maybe(fc.nat()),
+    ...Object.fromEntries(Object.entries(plain).map(([name, value]) => [name, maybe<unknown>(value)])),
+    type: maybe(text),
+    headers: maybe(table(anything)),
   },
   { requiredKeys: [] },
 )
@@ -108,7 +121,7 @@ const channel = fc.constantFrom(1, 2)
 const step = fc.oneof(
   {
     weight: 3,
-    arbitrary: fc.record({ channel, fields: fc.record(plainFields), properties: fc.constant({}), bodyBytes }),
+    arbitrary: fc.record({ channel, fields: fc.record(plainFields), properties: plainProperties, bodyBytes }),
   },
   { weight: 3, arbitrary: fc.record({ channel, fields, properties, bodyBytes }) },
   fc.record({ channel, ack: fc.nat(1_000) }),
