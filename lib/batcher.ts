@@ -120,11 +120,11 @@ export class Batcher<Request, Answer> {
     }
   }
 
-  /** Undefined when the flight failed. */
+  /** Undefined when the flight failed. The list sent is the sender's own: whose turn an answer is hangs on ours. */
   async #answers(batch: readonly Request[]): Promise<Answer[] | undefined> {
     const { send, onFailure } = this.#options
     try {
-      const answers = await send(batch)
+      const answers = await send(batch.slice())
       if (answers.length === batch.length) return answers
       throw new Error(`expected ${batch.length} answers from the store, got ${answers.length}`)
     } catch (error) {

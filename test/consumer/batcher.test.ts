@@ -56,6 +56,25 @@ describe('batcher', () => {
     expect(failures).to.deep.equal(['no answer', 'expected 1 answers from the store, got 0'])
   })
 
+  it('answers each with its own answer, also where the one who sends empties or keeps the list it was given', async () => {
+    const kept: (readonly number[])[] = []
+    const batcher = new Batcher<number, number>({
+      maxBatch: 2,
+      onFailure: () => {},
+      send: async (requests) => {
+        const answers = (requests as number[]).splice(0).map((n) => n * 10)
+        kept.push(requests)
+        if (kept.length === 1) throw new Error('the reply was lost')
+        for (const list of kept) (list as number[]).push(99)
+        return answers
+      },
+    })
+    const answers = Promise.all([1, 2, 3, 4, 5].map((n) => batcher.ask(n)))
+    const late = new Promise((resolve) => setTimeout(resolve, 2_000, 'no answer'))
+    expect(await Promise.race([answers, late])).to.deep.equal([10, 20, 30, 40, 50])
+    expect(await batcher.ask(6)).to.equal(60)
+  })
+
   it('waits until it may send, and sends nothing once it was told to give up', async () => {
     let sent = 0
     const batcher = new Batcher<number, number>({
