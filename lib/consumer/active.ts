@@ -250,8 +250,12 @@ function interruption(reason: Error): AttemptEnd {
 
 /** What signal-aware functions throw: the reason itself, or an AbortError. */
 function comesOf(reason: Error, thrown: unknown): boolean {
-  const { name, cause } = (thrown ?? {}) as { name?: unknown; cause?: unknown }
-  return thrown === reason || cause === reason || name === 'AbortError'
+  try {
+    const { name, cause } = (thrown ?? {}) as { name?: unknown; cause?: unknown }
+    return thrown === reason || cause === reason || name === 'AbortError'
+  } catch {
+    return false
+  }
 }
 
 function timedOut(ms: number): HandlerTimeout {

@@ -34,6 +34,20 @@ describe('attempt: how it ends', () => {
     expect(await attempt(() => Promise.reject(undefined)).end).to.deep.equal({ ended: 'failed', error: undefined })
   })
 
+  it('takes an error that trips whoever reads it for a failed attempt, also after its signal has fired', async () => {
+    const trap = new Proxy(new Error('x'), {
+      get: () => {
+        throw new Error('gotcha')
+      },
+    })
+    const handler: Handler = (_, { signal }) =>
+      new Promise((_, reject) => signal.addEventListener('abort', () => reject(trap)))
+    const { active, end } = attempt(handler)
+    active.abort(new ChannelLost('gone'))
+    const { ended } = await end
+    expect(ended).to.equal('failed')
+  })
+
   it('takes a handler without a promise for done', async () => {
     expect(await attempt(() => {}).end).to.deep.equal({ ended: 'done' })
   })
