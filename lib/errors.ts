@@ -280,9 +280,9 @@ export class DeadLetterNow extends SurehopError {
   }
 }
 
-/** The text of anything that can be thrown, `undefined` included, on one line and at most `max` characters. */
+/** The text of anything that can be thrown, `undefined` and what trips its readers included, on one line and at most `max` characters. */
 export function textOf(thrown: unknown, max = 500): string {
-  const text = thrown instanceof Error ? thrown.message || thrown.name : describe(thrown)
+  const text = describe(thrown)
   return text.length > max ? `${text.slice(0, max - 1)}…` : text
 }
 
@@ -295,6 +295,7 @@ export function typeOfThrown(thrown: unknown): string {
 function describe(thrown: unknown): string {
   if (typeof thrown === 'string') return thrown
   try {
+    if (thrown instanceof Error) return `${thrown.message || thrown.name}`
     return `${typeof thrown} was thrown: ${JSON.stringify(thrown) ?? String(thrown)}`
   } catch {
     return `${typeof thrown} was thrown`

@@ -12,11 +12,11 @@ import type { Channel } from 'amqplib'
 import { ChannelKeeper } from '../connection/channel-keeper.ts'
 import type { Connection } from '../connection/connection.ts'
 import { within } from '../deadline.ts'
-import { ChannelLost, Closed, MessageInvalid } from '../errors.ts'
+import { ChannelLost, Closed, MessageInvalid, textOf } from '../errors.ts'
 import type { Message, RawDelivery } from '../message.ts'
 import type { Declarer } from '../topology/declarer.ts'
 import type { Topology } from '../topology/topology.ts'
-import { type DecodeOptions, decode } from './decode.ts'
+import { type DecodeOptions, decode, REPLACED } from './decode.ts'
 import { Delivery, Epoch } from './delivery.ts'
 import type { Guard, Run } from './handler.ts'
 import { InFlight, type Job, type Slot } from './in-flight.ts'
@@ -205,7 +205,7 @@ export class Consumer {
       read =
         error instanceof MessageInvalid
           ? error
-          : new MessageInvalid('orderBy', `orderBy failed: ${(error as Error)?.message ?? error}`, { cause: error })
+          : new MessageInvalid('orderBy', `orderBy failed: ${textOf(error)}`, { cause: error })
       key = this.#ownKey()
     }
     this.#inFlight.add(new Taken(key, delivery, read, this.#processor))
@@ -221,8 +221,9 @@ export class Consumer {
     return run.guarded ? `i${messageId}` : this.#ownKey()
   }
 
+  /** No id has this character in it (`decode.ts` refuses them). */
   #ownKey(): string {
-    return `\n${this.#sequence++}`
+    return `${REPLACED}${this.#sequence++}`
   }
 
   #lost(reason: Error): void {

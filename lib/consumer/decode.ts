@@ -35,7 +35,8 @@ export interface DecodeOptions {
 /** Attempts and generations beyond this are forged or absurd. */
 export const MAX_COUNT = 1_000
 const MAX_ID_BYTES = 255
-const REPLACED = '\ufffd'
+/** What stands for bytes that are no UTF-8; in no id that is taken. */
+export const REPLACED = '\ufffd'
 /** Years 2000 to 2200, ms: what a "first failed at" can be. */
 const TIME_RANGE = [946_684_800_000, 7_258_118_400_000] as const
 

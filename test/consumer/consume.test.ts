@@ -271,6 +271,32 @@ describe('consumer: messages of strangers', function () {
     expect(letter!.properties.headers!['x-death']![0]).to.include({ queue, reason: 'rejected' })
   })
 
+  it('refuses a message whose orderBy throws, whatever it throws, and keeps its connection', async () => {
+    const queue = uniqueQueue()
+    const thrown = [
+      Symbol('s'),
+      Object.create(null),
+      { message: Symbol('s') },
+      new Proxy(new Error('x'), {
+        get: () => {
+          throw new Error('gotcha')
+        },
+      }),
+    ]
+    const orderBy = ({ body }: { body: unknown }): string => {
+      throw thrown[body as number]
+    }
+    const surehop = await connected()
+    await surehop.consume(queue, { orderBy, identity: 'unguarded' }, () => {})
+    const states: string[] = []
+    const stop = onEvent('consumer.state', (data) => data.queue === queue && states.push(data.to))
+    for (const n of thrown.keys()) await sendRaw(queue, String(n), { contentType: 'application/json' })
+    const letters = await taken(`${queue}.dead`, thrown.length)
+    for (const { properties } of letters) expect(properties.headers![HEADER.errorMessage]).to.match(/^orderBy failed: /)
+    stop()
+    expect(states).to.deep.equal([])
+  })
+
   it('survives an error that trips whoever reads it', async () => {
     const queue = uniqueQueue()
     await (await connected()).consume(queue, { retry: { attempts: 1 } }, () => {

@@ -32,4 +32,20 @@ describe('copies of one message', () => {
     expect(runs.seen).to.deep.equal([1])
     await nothingLeft(queue)
   })
+
+  it('hold up nobody else: no id that a publisher chooses is the key of a message without one', async () => {
+    const queue = uniqueQueue()
+    const gate = latch()
+    const runs = new Tally<string>()
+    const of = { idempotency: inbox(), identity: 'unguarded', concurrency: 4 } as const
+    await (await connected()).consume(queue, of, async ({ messageId }) => {
+      runs.add(messageId)
+      await gate.promise
+    })
+    for (const messageId of ['\n0', '\n1', '0']) await sendRaw(queue, '{}', { messageId })
+    await sendRaw(queue, '{}')
+    await runs.reaches(4)
+    gate.resolve()
+    await nothingLeft(queue)
+  })
 })
