@@ -12,7 +12,8 @@
  *     someone else runs it now        publish to the delay unchanged (confirmed), then ack
  *     channel lost                    nothing: the broker delivers it again, behind the run that still goes on here; the record decides then
  *     shutdown, not finished in time  record returned, nack with requeue
- *     cannot be re-published          nack without requeue: the broker's own dead-lettering keeps it as it is
+ *     cannot be re-published          nack without requeue: the broker's own dead-lettering keeps it as it is; so too where
+ *                                     our own code fails to prepare the copy (TypeError, RangeError) three times in a row
  */
 import type { Message, OutgoingMessage, RawDelivery } from '../message.ts'
 import type { PublishOptions } from '../producer/producer.ts'

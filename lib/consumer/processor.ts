@@ -9,10 +9,11 @@
  * A crash before a record repeats the run (one start more); between record and publish leaves the delivery unacked, and the
  * record tells the next reader that this attempt is over; between publish and ack leaves two copies, of which the record lets one run.
  * A delivery that is lost before its letter is confirmed records its last attempt failed: the next one writes the letter, unrun.
+ * What cannot be published onwards, be it for a defect of ours that shows three times in a row, is rejected: the broker keeps it as it is.
  */
 
 import { pause } from '../deadline.ts'
-import { Closed, MessageInvalid, textOf } from '../errors.ts'
+import { Closed, type MessageInvalid, textOf } from '../errors.ts'
 import type { Message, RawDelivery } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
 import type { Producer } from '../producer/producer.ts'
@@ -21,6 +22,7 @@ import { DeadlineWatch } from './deadline-watch.ts'
 import type { Delivery } from './delivery.ts'
 import type { Admission, FailurePolicy, Guard, Handler, Outlet, Run, RunEnding, Verdict } from './handler.ts'
 import type { Slot } from './in-flight.ts'
+import { cannotBeSent, DEFECTS_MAX, failureOf, isDefect } from './unsendable.ts'
 
 /** What a processor is put together from. */
 export interface ProcessorParts {
@@ -321,16 +323,17 @@ export class Processor {
 
   /**
    * Publishes the message onwards, as often as it takes while the delivery is ours. A message that cannot be published by us at all
-   * (headers too large for a client) is left to the broker's own dead-lettering, which keeps it as it is.
+   * (headers too large for a client, a defect of ours) is left to the broker's own dead-lettering, which keeps it as it is.
    * @returns false when it was not published: the delivery was lost first, or the broker keeps it. A delivery that was lost before the
    *   confirm came is moved all the same, and its next one must know
    */
   async #move(delivery: Delivery, facts: Facts, publish: () => Promise<void>): Promise<boolean> {
     try {
-      for (let failures = 0; !delivery.stale; failures++) {
-        const error = await publish().then(() => undefined, failureOf)
+      for (let failures = 0, defects = 0; !delivery.stale; failures++) {
+        const error = await failureOf(publish)
         if (error === undefined) return true
-        if (cannotBeSent(error)) return this.#reject(delivery, facts, error)
+        defects = isDefect(error) ? defects + 1 : 0
+        if (cannotBeSent(error) || defects === DEFECTS_MAX) return this.#reject(delivery, facts, error)
         this.#stuck.set(delivery, error)
         const ceiling = Math.min(MOVE_PAUSE_CAP_MS, MOVE_PAUSE_BASE_MS * 2 ** Math.min(failures, 16))
         await pause(ceiling * (0.5 + Math.random() / 2), delivery.lost)
@@ -368,18 +371,3 @@ export class Processor {
 }
 
 type Facts = Omit<EventTable['message.put-off'], 'delayMs' | 'why'>
-
-function failureOf(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(textOf(thrown))
-}
-
-/** Nothing about this message will be different the next time. */
-function cannotBeSent(error: unknown): boolean {
-  if (error instanceof MessageInvalid) return true
-  const { outcome, retryable, cause } = error as { outcome?: string; retryable?: boolean; cause?: Error }
-  return (
-    outcome === 'not-sent' &&
-    retryable === false &&
-    (cause?.name === 'RangeError' || cause?.name === 'TypeError' || cause?.name === 'MessageInvalid')
-  )
-}

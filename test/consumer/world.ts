@@ -38,6 +38,7 @@ export type Fault =
   | 'store refuses'
   | 'lose confirm'
   | 'nack'
+  | 'defect of ours'
 
 export interface WorldOptions {
   readonly instances: number
@@ -362,10 +363,21 @@ export class Instance {
       if (!alive()) return NEVER
       if (this.#has('lose confirm')) throw new Error('the confirm was lost')
     }
+    /** Before anything is sent, and not as a rejection. */
+    const prepare = () => {
+      if (this.#has('defect of ours'))
+        throw this.#next['defect of ours'] ? new TypeError('oops') : new RangeError('oops')
+    }
     return {
-      retry: (raw, run, attempt, delayMs, failure) =>
-        send(() => this.#world.delay(retryCopy(raw, run, attempt, failure, delayRoute(delayMs, '', QUEUE)), delayMs)),
-      bury: (raw, run, reason, error) => send(() => this.#world.bury(deadLetter(raw, run, reason, error, ORIGIN))),
+      retry: (raw, run, attempt, delayMs, failure) => {
+        prepare()
+        const copy = () => retryCopy(raw, run, attempt, failure, delayRoute(delayMs, '', QUEUE))
+        return send(() => this.#world.delay(copy(), delayMs))
+      },
+      bury: (raw, run, reason, error) => {
+        prepare()
+        return send(() => this.#world.bury(deadLetter(raw, run, reason, error, ORIGIN)))
+      },
     }
   }
 
