@@ -53,8 +53,6 @@ const HAND_BACK_PAUSE_MS = 1_000
 /** No wait in place is longer, ms: an unacked delivery must be settled before the broker's consumer timeout of 30 minutes. */
 const LONGEST_REST_MS = 25 * 60_000
 const ADMITTED: Admission = { admit: 'run' }
-const COMPLETED: RunEnding = { state: 'completed' }
-const RETURNED: RunEnding = { state: 'returned' }
 const HELD_HERE: Admission = { admit: 'later', delayMs: LOST_DELAY_MS, why: 'another copy of it is in work here' }
 
 /** What is to be done next with a delivery: once more in place after so many ms, or nothing. */
@@ -150,7 +148,7 @@ export class Processor {
       const active = new Active(run, this.#parts.producer)
       const end = await active.run(this.#parts.handler, this.#watch)
       if (end.ended !== 'done') return await this.#unfinished(delivery, run, end, active.ranMs)
-      const recording = this.#end(run, COMPLETED)
+      const recording = this.#end(run, { state: 'completed' })
       // The record is on its way, ahead of the next message's claim, which needs the slot more than we do.
       if (recording !== 'recorded') slot.leave()
       const recorded = recording === 'recorded' ? recording : await recording
@@ -187,7 +185,7 @@ export class Processor {
   }
 
   async #unwantedNow(delivery: Delivery, run: Run): Promise<Next> {
-    await this.#end(run, RETURNED)
+    await this.#end(run, { state: 'returned' })
     return this.#giveBack(delivery)
   }
 
@@ -208,7 +206,7 @@ export class Processor {
         run.firstFailedAt ??= Date.now()
         return this.#carryOut(delivery, run, this.#parts.policy.again(admission.attempt), undefined)
       case 'refuse':
-        return this.#bury(delivery, run, admission.reason, admission.error, RETURNED)
+        return this.#bury(delivery, run, admission.reason, admission.error, { state: 'returned' })
     }
   }
 
@@ -225,7 +223,7 @@ export class Processor {
   }
 
   async #interrupted(delivery: Delivery, run: Run, reason: Error): Promise<Next> {
-    await this.#end(run, RETURNED)
+    await this.#end(run, { state: 'returned' })
     if (delivery.stale) this.#stale(run, reason)
     else if (!this.#parts.closing.aborted) return this.#later(delivery, run, LOST_DELAY_MS, textOf(reason))
     return this.#giveBack(delivery)
@@ -315,6 +313,7 @@ export class Processor {
     return 'ended'
   }
 
+  /** Each ending is an object of its own: it goes to a store that may be anybody's, to keep and to change. */
   #end(run: Run, ending: RunEnding): Promise<'recorded' | 'lost' | undefined> | 'recorded' {
     const { guard } = this.#parts
     if (!guard || !run.guarded) return 'recorded'

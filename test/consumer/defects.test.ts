@@ -1,4 +1,5 @@
 // A copy that cannot be prepared, because of a defect of ours: no message is stuck by it, none is lost, and none is given up on too soon.
+// And defects of a store of somebody else's, which stay its own.
 
 import { expect } from 'chai'
 import { VirtualTime } from './virtual-time.ts'
@@ -62,5 +63,32 @@ describe('a message of which a defect of ours cannot prepare a copy', () => {
   it('is never given up on for what the broker refuses, however often', async () => {
     const { completed, dead } = await play({ failures: 1 }, [...times(2), ...new Array<Fault>(40).fill('nack')])
     expect([completed.has('m'), dead]).to.deep.equal([true, []])
+  })
+})
+
+describe('a store that keeps what it is told, and changes it', () => {
+  it('changes nothing of what is told of the next message', async () => {
+    const time = new VirtualTime(1)
+    time.install()
+    try {
+      const world = new World(time, { ...options, behaviour: () => ({ failures: 0, ms: 10 }) })
+      const { memory } = world
+      const settle = memory.settle.bind(memory)
+      memory.settle = async (scope, owner, settlements) => {
+        const results = await settle(scope, owner, settlements)
+        for (const { ending } of settlements)
+          void time.sleep(100).then(() => Object.assign(ending, { state: 'failed' }))
+        return results
+      }
+      void world.instances[0]!.start()
+      for (const id of ['m', 'n']) {
+        world.publish(id)
+        expect(await time.pass(() => world.quiet, HOUR_MS)).to.equal(true)
+        await time.pass(() => false, time.now + 1_000)
+        expect(await world.stateOf(id)).to.equal('completed')
+      }
+    } finally {
+      time.uninstall()
+    }
   })
 })

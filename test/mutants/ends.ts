@@ -71,8 +71,8 @@ export const endsMutants: readonly Mutant[] = [
     name: 'ack-before-record',
     breaks: 'a delivery is acked before its end is recorded',
     file: PROCESSOR,
-    from: 'const recording = this.#end(run, COMPLETED)',
-    to: 'this.#ack(delivery, run)\n    const recording = this.#end(run, COMPLETED)',
+    from: "const recording = this.#end(run, { state: 'completed' })",
+    to: "this.#ack(delivery, run)\n    const recording = this.#end(run, { state: 'completed' })",
     tests: EVERY_STEP('no fault'),
   },
   {
