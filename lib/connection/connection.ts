@@ -18,6 +18,7 @@ import { deferred, within } from '../deadline.ts'
 import { Closed, type ConnectionRefused, InvalidOption, type SurehopError } from '../errors.ts'
 import type { Events } from '../observability/events.ts'
 import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
+import { keepNumbers, type NumberedConnection } from './channel-numbers.ts'
 import { type FrameReader, withoutDeepHeaders } from './deep-headers.ts'
 import { type GatherableConnection, gatherMessages } from './gather-messages.ts'
 import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
@@ -242,9 +243,10 @@ export class Connection {
     this.#refusals = 0
     this.#refusal = undefined
     const inner = model.connection as unknown as { readonly stream: GatherableSocket } & Partial<FrameReader> &
-      Partial<GatherableConnection>
+      Partial<GatherableConnection & NumberedConnection>
     gatherWrites(inner.stream)
     gatherMessages(inner)
+    keepNumbers(inner)
     withoutDeepHeaders(inner)
     this.#become({ name: 'open', model, url: redactUrl(url), blocked: undefined })
   }

@@ -3,9 +3,10 @@
  * the channel at once; amqplib hands each message over by itself, through two streams.
  * Promises: the same bytes in the same order on each channel, handed over before the loop waits again; no message that was
  * not handed over when its channel was closed is written afterwards.
- * A large message is written as amqplib does it. An amqplib that works in another way is left alone.
+ * A large message is written as amqplib does it. An amqplib that works in another way, or writes other bytes, is left alone.
  */
 import type { Writable } from 'node:stream'
+import { BASIC_PROPERTIES, BASIC_PUBLISH, framesOf, headerFrameBytes, type SendMessage } from './amqplib-frames.ts'
 import { type MessageParts, Slab } from './message-frames.ts'
 
 type Fields = MessageParts['fields']
@@ -18,14 +19,7 @@ export interface GatherableConnection {
   /** Read by the heartbeat. */
   sentSinceLastCheck: boolean
   sendMethod(channel: number, method: number, fields: Fields): boolean
-  sendMessage(
-    channel: number,
-    method: number,
-    fields: Fields,
-    kind: number,
-    properties: Fields,
-    content: Buffer,
-  ): boolean
+  sendMessage: SendMessage
 }
 
 const SLAB_BYTES = 65_536
@@ -34,6 +28,8 @@ const MAX_BODY_BYTES = 16_384
 /** Room for what stands around a body; where it is not enough, amqplib encodes the message. */
 const AROUND_BYTES = 2_048
 const FRAME_OVERHEAD = 8
+/** amqplib encodes the properties into so many bytes at most. */
+const MAX_HEADER_FRAME_BYTES = 65_536
 
 /** Changes how this connection sends messages from now on. */
 export function gatherMessages(connection: Partial<GatherableConnection>): void {
@@ -45,18 +41,30 @@ export function gatherMessages(connection: Partial<GatherableConnection>): void 
     return sendMethod.apply(connection, args)
   }
   connection.sendMessage = (...args) => {
-    const [channel, , fields, , properties, content] = args
-    const buffer = gathered.add(channel, { fields, properties, content })
+    const [channel, method, fields, kind, properties, content] = args
+    const known = method === BASIC_PUBLISH && kind === BASIC_PROPERTIES
+    const buffer = known ? gathered.add(channel, { fields, properties, content }) : undefined
     if (buffer) return !buffer.writableNeedDrain
     gathered.flush()
+    if (known) checkHeaderFrame(sendMessage, connection.frameMax, { fields, properties, content })
     return sendMessage.apply(connection, args)
   }
+}
+
+/** amqplib writes the properties in one frame however large it is, and the broker closes the whole connection over it, again with each try. */
+function checkHeaderFrame(sendMessage: SendMessage, frameMax: number, message: MessageParts): void {
+  if (frameMax >= MAX_HEADER_FRAME_BYTES) return
+  const bytes = headerFrameBytes(sendMessage, message)
+  if (bytes > frameMax)
+    throw new RangeError(
+      `expected properties and headers of at most ${frameMax} bytes (frame_max of this broker), got ${bytes}: put large data into the body, or raise frame_max`,
+    )
 }
 
 /** The messages of one channel that were not handed over yet. */
 class Gathered {
   readonly #connection: GatherableConnection
-  #slab = new Slab(0)
+  #slab = new Slab(0, 0)
   /** Where in the slab they begin. */
   #from = 0
   #buffer: Writable | undefined
@@ -78,7 +86,7 @@ class Gathered {
 
   #begin(buffer: Writable, length: number): void {
     this.flush()
-    if (this.#slab.room < length + AROUND_BYTES) this.#slab = new Slab(SLAB_BYTES)
+    if (this.#slab.room < length + AROUND_BYTES) this.#slab = new Slab(SLAB_BYTES, this.#connection.frameMax)
     this.#from = this.#slab.at
     this.#buffer = buffer
     process.nextTick(this.flush)
@@ -103,6 +111,42 @@ function isGatherable(connection: Partial<GatherableConnection>): connection is 
     Array.isArray(channels) &&
     typeof frameMax === 'number' &&
     typeof sendMethod === 'function' &&
-    typeof sendMessage === 'function'
+    typeof sendMessage === 'function' &&
+    agrees(sendMessage)
   )
 }
+
+/** One message with all that is plain: a later amqplib may encode it in another way, or need more than this to encode it. */
+function agrees(sendMessage: SendMessage): boolean {
+  const text = (name: string) => [name, `${name} é`] as const
+  const message = {
+    fields: { exchange: 'exchange', routingKey: 'é', mandatory: true, immediate: false },
+    properties: {
+      ...Object.fromEntries(TEXT_PROPERTIES.map(text)),
+      headers: { text: 'é', yes: true, no: false, none: undefined },
+      deliveryMode: 2,
+      priority: 0,
+      timestamp: 0x1_2345_6789,
+    },
+    content: Buffer.from('body'),
+  }
+  const slab = new Slab(1_024, 1_024)
+  try {
+    return slab.write(1, message) && framesOf(sendMessage, 1, message).equals(slab.bytes.subarray(0, slab.at))
+  } catch {
+    return false
+  }
+}
+
+const TEXT_PROPERTIES = [
+  'contentType',
+  'contentEncoding',
+  'correlationId',
+  'replyTo',
+  'expiration',
+  'messageId',
+  'type',
+  'userId',
+  'appId',
+  'clusterId',
+]

@@ -3,7 +3,7 @@
  * amqplib makes four buffers of each message, one of them zeroed, and copies between them.
  *
  * Promises: byte for byte what amqplib writes. What is not plain (a header that is neither a string nor a boolean, a field of the
- * wrong type, too long) is left to amqplib, which encodes or refuses it: then nothing was written.
+ * wrong type, too long for its field or the frame) is left to amqplib, which encodes or refuses it: then nothing was written.
  * Does NOT split a body: it must fit into one frame.
  */
 
@@ -25,11 +25,13 @@ export class Slab {
   readonly bytes: Buffer
   /** Where the next message begins. */
   at = 0
+  readonly #maxFrameBytes: number
   /** False once a message turned out not to be plain. */
   #plain = true
 
-  constructor(bytes: number) {
+  constructor(bytes: number, maxFrameBytes: number) {
     this.bytes = Buffer.allocUnsafeSlow(bytes)
+    this.#maxFrameBytes = maxFrameBytes
   }
 
   get room(): number {
@@ -37,16 +39,25 @@ export class Slab {
   }
 
   /** @returns false where the message is not plain, or does not fit: nothing was written */
-  write(channel: number, { fields, properties, content }: MessageParts): boolean {
+  write(channel: number, message: MessageParts): boolean {
     const from = this.at
-    this.#plain = fields['ticket'] === undefined
-    this.#method(channel, fields)
-    this.#header(channel, properties, content.length)
-    if (content.length > 0) this.#body(channel, content)
     // A typed array ignores what is written beyond its end.
-    if (this.#plain && this.at <= this.bytes.length) return true
+    if (this.#tryAll(channel, message) && this.at <= this.bytes.length) return true
     this.at = from
     return false
+  }
+
+  #tryAll(channel: number, { fields, properties, content }: MessageParts): boolean {
+    try {
+      this.#plain = fields['ticket'] === undefined
+      this.#method(channel, fields)
+      this.#header(channel, properties, content.length)
+      if (content.length > 0) this.#body(channel, content)
+      return this.#plain
+    } catch {
+      // A getter of the user's: half a frame would make the broker close the connection.
+      return false
+    }
   }
 
   #method(channel: number, fields: MessageParts['fields']): void {
@@ -106,6 +117,7 @@ export class Slab {
   #endFrame(from: number): void {
     this.#setUint32(from + 3, this.at - from - FRAME_HEADER_BYTES)
     this.#uint8(FRAME_END)
+    if (this.at - from > this.#maxFrameBytes) this.#plain = false
   }
 
   #textProperty(flag: number, value: unknown): number {

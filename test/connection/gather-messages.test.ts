@@ -128,13 +128,31 @@ const step = fc.oneof(
   fc.record({ channel, turn: fc.constant(true as const) }),
 ) as fc.Arbitrary<Step>
 
+/** Of a message with its whole body in one frame, as amqplib writes it. */
+async function largestFrame(step: Step): Promise<number> {
+  const line = new Line()
+  await line.do({ ...step, bodyBytes: 0 } as Step)
+  const frames = Buffer.from((await line.sent())[step.channel]!, 'hex')
+  let [at, largest] = [0, 0]
+  while (at < frames.length) {
+    const bytes = frames.readUInt32BE(at + 3) + 8
+    largest = Math.max(largest, bytes)
+    at += bytes
+  }
+  return largest
+}
+
 describe('messages of one turn', () => {
   it('are the same bytes on each channel, and the same errors, as amqplib writes by itself', () =>
     fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.constantFrom(4_096, 131_072), async (steps, frameMax) => {
         const [theirs, ours] = [new Line(frameMax), new Line(frameMax)]
         gatherMessages(ours.connection)
-        for (const one of steps) expect(await ours.do(one), JSON.stringify(one)).to.equal(await theirs.do(one))
+        for (const one of steps) {
+          const said = await ours.do(one)
+          if (`${said}`.includes('frame_max')) expect(await largestFrame(one), 'rightly refused').to.be.above(frameMax)
+          else expect(said, JSON.stringify(one)).to.equal(await theirs.do(one))
+        }
         expect(await ours.sent()).to.deep.equal(await theirs.sent())
       }),
       { numRuns: 300 },
@@ -192,10 +210,68 @@ describe('messages of one turn', () => {
     expect(line.publish(1, { exchange: '', routingKey: 'q' }, {})).to.equal(false)
   })
 
+  for (const [where, headers] of Object.entries({ plain: {}, 'not plain': { count: 1 } }))
+    it(`fail alone when their headers are larger than a frame, and the broker would close the connection: ${where}`, async () => {
+      const line = new Line(4_096)
+      gatherMessages(line.connection)
+      const publish = (bytes: number) =>
+        line.publish(1, { exchange: '', routingKey: 'q' }, { headers: { ...headers, text: 'x'.repeat(bytes) } })
+      expect(() => publish(5_000)).to.throw(RangeError, 'frame_max')
+      publish(3_000)
+      const [, sent] = await line.sent()
+      expect(Buffer.from(sent!, 'hex').length).to.be.within(3_000, 3_200)
+    })
+
+  it('leave nothing behind when what they are made of throws half way', async () => {
+    const [theirs, ours] = [new Line(), new Line()]
+    gatherMessages(ours.connection)
+    const faulty = {
+      get text(): string {
+        throw new Error('thrown by a getter')
+      },
+    }
+    for (const line of [theirs, ours]) {
+      line.publish(1, { exchange: '', routingKey: 'before' }, {})
+      expect(() => line.publish(1, { exchange: '', routingKey: 'q' }, { headers: faulty })).to.throw('by a getter')
+      line.publish(1, { exchange: '', routingKey: 'after' }, {})
+    }
+    expect(await ours.sent()).to.deep.equal(await theirs.sent())
+  })
+
+  it('are not taken for what they are not: another method with a content goes amqplib’s way', async () => {
+    const [theirs, ours] = [new Line(), new Line()]
+    gatherMessages(ours.connection)
+    for (const { connection } of [theirs, ours]) {
+      const fields = { replyCode: 312, replyText: 'NO_ROUTE', exchange: '', routingKey: 'q' }
+      connection.sendMessage(1, defs['BasicReturn']!, fields, defs['BasicProperties']!, {}, Buffer.from('body'))
+    }
+    expect(await ours.sent()).to.deep.equal(await theirs.sent())
+  })
+
   it('go as before where amqplib works in another way', () => {
     const sendMessage = () => true
     const other = { sendMessage }
     gatherMessages(other)
     expect(other.sendMessage).to.equal(sendMessage)
+  })
+
+  it('go as before where amqplib writes other bytes, or needs more than today to write them', () => {
+    const { connection } = new Line()
+    const own = connection.sendMessage
+    const others: GatherableConnection['sendMessage'][] = [
+      function (this: GatherableConnection, ...args) {
+        this.channels[args[0]]?.buffer.write(Buffer.from('a new frame'))
+        return own.apply(this, args)
+      },
+      function (this: GatherableConnection & { readonly tracer?: Map<string, number> }, ...args) {
+        this.tracer!.clear()
+        return own.apply(this, args)
+      },
+    ]
+    for (const sendMessage of others) {
+      connection.sendMessage = sendMessage
+      gatherMessages(connection)
+      expect(connection.sendMessage).to.equal(sendMessage)
+    }
   })
 })
