@@ -3,6 +3,8 @@
 import { type Mutant, tests } from './mutant.ts'
 
 const CONFIRMS = 'lib/producer/confirms.ts'
+const GATHER = 'lib/connection/gather-messages.ts'
+const GATHER_TESTS = 'test/connection/gather-messages.test.ts'
 const PROCESSOR = 'lib/consumer/processor.ts'
 const EVERY_HISTORY = tests('test/producer/confirms.test.ts', 'P8: settle every publish once and honestly')
 const EVERY_BROKER = (...titled: readonly string[]) => tests('test/producer/publisher-interleavings.test.ts', ...titled)
@@ -147,5 +149,21 @@ export const endsMutants: readonly Mutant[] = [
     from: 'await Promise.all(this.#publishes.values())',
     to: '',
     tests: tests('test/consumer/active.test.ts', 'is done only when a publish that nobody awaited is confirmed'),
+  },
+  {
+    name: 'messages-after-close',
+    breaks: 'what was gathered for a channel is written after the channel was closed',
+    file: GATHER,
+    from: ' || buffer.writableEnded',
+    to: '',
+    tests: tests(GATHER_TESTS, 'are dropped with their channel'),
+  },
+  {
+    name: 'messages-overtaken',
+    breaks: 'a method told to a channel overtakes the messages that were published on it before',
+    file: GATHER,
+    from: 'gathered.flush()\n    return sendMethod.apply',
+    to: 'return sendMethod.apply',
+    tests: tests(GATHER_TESTS, 'go before what is told to their channel later in the same turn'),
   },
 ]

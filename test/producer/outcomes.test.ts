@@ -48,6 +48,28 @@ describe('publish', () => {
     expect((await surehop.producer({ mandatory: false }).publish(exchange, { body })).outcome).equal('confirmed')
   })
 
+  it('headers larger than the broker’s frames fail their own message only, and the connection lives', async () => {
+    const queue = await wired.queue()
+    const url = new URL(wired.broker.url)
+    url.searchParams.set('frameMax', '8192')
+    const producer = (await wired.surehop({ amqp: url.href })).producer()
+    await producer.send(queue, { body })
+    const states = wired.record('connection.state')
+    const [good, bad, listed, more] = [
+      producer.send(queue, { body, headers: { note: 'x'.repeat(7_000) } }),
+      failure(producer.send(queue, { body, headers: { note: 'x'.repeat(9_000) } })),
+      failure(producer.send(queue, { body, headers: { notes: ['x'.repeat(9_000)] } })),
+      producer.send(queue, { body: Buffer.alloc(30_000) }),
+    ]
+    for (const error of await Promise.all([bad, listed]))
+      expect(error)
+        .include({ outcome: 'not-sent', retryable: false, sends: 0 })
+        .property('message')
+        .contain('frame_max')
+    expect(await Promise.all([good, more])).to.have.length(2)
+    expect(states).empty
+  })
+
   it('a missing exchange fails its own messages only', async () => {
     const queue = await wired.queue()
     const producer = (await wired.surehop()).producer()
