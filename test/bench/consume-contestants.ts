@@ -16,7 +16,7 @@ export const consumeContests: Readonly<Record<string, Contest>> = {
   consume: {
     title: 'Consume from a quorum queue, the handler does nothing, no deduplication',
     note: [
-      'All: prefetch 200, each message acked after its handler. rabbitmq-client and Surehop run at most 100 handlers at a time, the others as many as are fetched.',
+      'All: prefetch 200 and as many handlers at a time, each message acked after its handler.',
       'Only Surehop has a deadline for handlers, retries with delays and dead letters with their story. amqplib does not reconnect.',
       'amqp-connection-manager: `ChannelWrapper.consume()`, `ack()` by hand. rabbitmq-client: `createConsumer()`. @cloudamqp/amqp-client: `queue.subscribe()`. rascal: a subscription with `withDefaultConfig()`.',
     ].join('\n'),
@@ -36,7 +36,7 @@ export const consumeContests: Readonly<Record<string, Contest>> = {
     note: [
       'All: prefetch 200, remembered for 14 days, every message new. By hand: amqplib and ioredis; no fencing, nothing renewed, bodies not compared: who dies between its two `SET`s leaves a key that swallows the message or lets it run twice.',
       '@aws-lambda-powertools/idempotency: `makeIdempotent()` around the handler, `CachePersistenceLayer` with @redis/client (which writes the commands of one tick together), the message id as key, no local cache (its default), in progress for 15 s, on the same amqplib loop. Not renewed, no fencing; bodies not compared.',
-      'Surehop: leases that are renewed, fencing tokens, a count of starts without an end, bodies compared; at most 100 handlers at a time.',
+      'Surehop: leases that are renewed, fencing tokens, a count of starts without an end, bodies compared; `concurrency: 200`, so that as many are worked on at a time as in the loops.',
     ].join('\n'),
     columns,
     full: true,

@@ -115,7 +115,7 @@ export function method({ at, machine, load, versions, ...about }: About): string
   return [
     `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}, ${at.slice(0, 10)}; load before: ${load}. Client, broker and databases share the machine.`,
     `${programs.join(', ')}.`,
-    `${count(about.bodyBytes)} bytes a message where nothing else is said, persistent; publishing ${about.inFlight} in flight; consuming prefetch ${about.prefetch}, Surehop with concurrency ${about.concurrency}.`,
+    `${count(about.bodyBytes)} bytes a message where nothing else is said, persistent; publishing ${about.inFlight} in flight; consuming prefetch ${about.prefetch}, ${about.concurrency} handlers at a time.`,
     'Every run is a fresh process of built JavaScript with a queue of its own; within a turn the contestants run one after another, in an order drawn anew for each turn.',
     'Median of the turns (lowest–highest). × first: of the ratios to the first line within each turn. CPU is user and system time of the client process.',
   ].join('\n')
