@@ -10,6 +10,8 @@ import { screens } from './screens.ts'
 
 const LONG = 100_000
 const SHORT = 2_000
+/** The most messages of a batch: what each batch waits for is shared by more of them in a long run; a short one has many batches. */
+const BATCH = { long: 1_000, short: 400 }
 /** A run of so many messages would show a leak of a few hundred bytes for each: more than this. */
 const LEAK_SHOWS = 50_000
 const MAY_GROW_BYTES = 16 * 2 ** 20
@@ -37,7 +39,7 @@ let told = 0
 const result = await campaign({
   messages,
   seed: flags.seed,
-  batch: 400,
+  batch: messages >= LONG ? BATCH.long : BATCH.short,
   onBatch: (sent) => {
     if (sent - told < messages / 20) return
     told = sent

@@ -30,7 +30,7 @@ import { type Field, FRAME_MAX, headerFrameBytes, type RawMessage, RawPublisher,
 const MARKER = 'fuzz-marker'
 /** A marker, wherever it stands in a line of JSON. */
 const MARKED = /"fuzz:[0-9a-f]+:\d+:\w+"/
-const SETTLED_WITHIN_MS = 60_000
+const SETTLED_WITHIN_MS = 120_000
 /** Raw messages under way. */
 const WINDOW = 64
 /** Letters of each queue that nobody can move, at most. */
