@@ -61,6 +61,14 @@ export const endsMutants: readonly Mutant[] = [
     tests: EVERY_BROKER('every order of few steps'),
   },
   {
+    name: 'renewed-under-publishes',
+    breaks: 'publishes of the turn in which the channel is renewed go out on the old one, and their confirms are void',
+    file: 'lib/producer/publisher.ts',
+    from: 'if (this.#confirms.onWire === 0)\n',
+    to: 'if (this.#confirms.onWire > 0) return true\n    this.#renewal = void clearTimeout(this.#renewal)\n',
+    tests: EVERY_BROKER('the last nack has just come'),
+  },
+  {
     name: 'confirms-out-of-step',
     breaks:
       'who waits for a confirm is noted before the message is on the channel: one that cannot be sent shifts all later confirms',

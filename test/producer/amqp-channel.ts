@@ -49,14 +49,19 @@ export async function openChannel(written: Written): Promise<AmqpChannel> {
     releaseChannel: () => {},
     sendMethod: (_: number, method: number) => {
       const id = answers.get(method)
-      if (id !== undefined) queueMicrotask(() => bare.accept({ id, fields: {} }))
+      if (id !== undefined) queueMicrotask(() => closed || bare.accept({ id, fields: {} }))
     },
     sendMessage: (_n: number, _m: number, _f: object, _p: number, properties: object, content: Buffer) => {
       written(properties, content)
       return true
     },
   }
+  // A connection drops what is for a channel that is no more.
+  let closed = false
   const bare = new Made(line)
+  bare.on('close', () => {
+    closed = true
+  })
   bare.setOptions({})
   await bare.open()
   await bare.rpc(defs['ConfirmSelect']!, { nowait: false }, defs['ConfirmSelectOk']!)

@@ -8,18 +8,38 @@ import { Publisher } from '../../lib/producer/publisher.ts'
 import type { VirtualTime } from '../consumer/virtual-time.ts'
 import { type AmqpChannel, openChannel } from './amqp-channel.ts'
 
-const DEADLINE_MS = 1_000
 const HOUR_MS = 3_600_000
-const WINDOW = { windowMessages: 2, windowBytes: 1_000, maxWaiting: 10 }
+export const WINDOW = { windowMessages: 2, windowBytes: 1_000, maxWaiting: 10 }
 
-/** What is published: twice one id, one that may be lost on the way, one that cannot be encoded, one whose nack ends it. */
-export const PUBLISHES = [
-  { id: 'a', mandatory: true },
-  { id: 'a', mandatory: true },
-  { id: 'b', mandatory: false },
-  { id: 'bad', mandatory: true },
-  { id: 'c', mandatory: true, failsOnNack: true },
-] as const
+interface Asked {
+  readonly id: string
+  readonly mandatory: boolean
+  readonly failsOnNack?: boolean
+  /** The queue. Default 'q'. */
+  readonly to?: string
+  /** Of its body. Default that of its id. */
+  readonly bytes?: number
+}
+
+/** What a user wants of his publisher. */
+export interface Scenario {
+  readonly publishes: readonly Asked[]
+  readonly deadlineMs: number
+  /** Each thing may also happen in one turn with the next, which finds no promise settled. Default false. */
+  readonly atOnce?: boolean
+}
+
+/** Twice one id, one that may be lost on the way, one that cannot be encoded, one whose nack ends it. */
+export const PLAIN: Scenario = {
+  deadlineMs: 1_000,
+  publishes: [
+    { id: 'a', mandatory: true },
+    { id: 'a', mandatory: true },
+    { id: 'b', mandatory: false },
+    { id: 'bad', mandatory: true },
+    { id: 'c', mandatory: true, failsOnNack: true },
+  ],
+}
 
 /** How one send ended, as the broker knows it. */
 type Fate = 'stored' | 'returned' | 'nacked' | 'refused' | 'unanswered'
@@ -30,35 +50,46 @@ interface Publish {
   readonly message: Encoded
   readonly fates: Fate[]
   readonly abort: AbortController
+  /** What was true of it when the publisher settled it; its promise tells a moment later. */
+  honest: string | undefined
   end: string | undefined
 }
 
 /** A send that the broker has not answered. */
-interface Sent {
+export interface Sent {
   readonly tag: number
   readonly publish: Publish
   returned: boolean
 }
 
-type Action = readonly [name: string, run: () => unknown]
+type Action = readonly [name: string, run: () => unknown, atOnce?: boolean]
 
 /** See the head of this file. */
 export class World {
   readonly publishes: Publish[] = []
   readonly events: string[] = []
-  readonly #time: VirtualTime
+  /** Channels that the publisher gave up although it was not closed. */
+  renewals = 0
+  readonly time: VirtualTime
+  readonly #scenario: Scenario
   readonly #publisher: Publisher
   readonly #changes = new Set<() => void>()
   #channel: AmqpChannel | undefined
+  /** It was lost, or the broker closed it. */
+  #taken = false
+  readonly #refusing = new Set<string>()
   #sent: Sent[] = []
   #tag = 0
   #blocked: string | undefined
   #settled = 0
+  #closed: Promise<void> | undefined
   #broken: Error | undefined
 
-  constructor(time: VirtualTime) {
-    this.#time = time
-    const emit = (name: string) => void (/confirmed|failed/.test(name) && this.#settled++)
+  constructor(time: VirtualTime, scenario: Scenario) {
+    this.time = time
+    this.#scenario = scenario
+    const emit = (name: string, of: { readonly transactionId: string }) =>
+      /confirmed|failed/.test(name) && this.#settles(Number(of.transactionId))
     const world = this
     const connection = {
       options: { events: { emit, wanted: () => true }, rpcTimeoutMs: 500 },
@@ -77,18 +108,37 @@ export class World {
     this.#publisher.start()
   }
 
+  /** What the broker has not answered, on the channel that is open. */
+  get sent(): readonly Sent[] {
+    return this.#sent
+  }
+
+  /** This channel has heard a nack for the queue of that send. */
+  refuses({ publish }: Sent): boolean {
+    return this.#refusing.has(publish.message.routingKey)
+  }
+
+  get closing(): boolean {
+    return this.#closed !== undefined
+  }
+
   /** All that may happen now, by name. */
   get actions(): Action[] {
+    const actions = this.#actions
+    if (!this.#scenario.atOnce) return actions
+    const atOnce = actions.filter(([name]) => name !== 'time')
+    return [...actions, ...atOnce.map(([name, run]) => [`${name} and at once`, run, true] as const)]
+  }
+
+  get #actions(): Action[] {
     const sent = this.#sent
     return [
-      ...(this.publishes.length < PUBLISHES.length ? [['publish', () => this.publish()] as const] : []),
+      ...(this.publishes.length < this.#scenario.publishes.length ? [['publish', () => this.publish()] as const] : []),
       ...sent.flatMap((one, at): Action[] => [
-        [`ack ${one.tag}`, () => this.#answer([one], 'ack', false)],
-        [`nack ${one.tag}`, () => this.#answer([one], 'nack', false)],
-        ...(at > 0 ? [[`ack up to ${one.tag}`, () => this.#answer(sent.slice(0, at + 1), 'ack', true)] as const] : []),
-        ...(at > 0
-          ? [[`nack up to ${one.tag}`, () => this.#answer(sent.slice(0, at + 1), 'nack', true)] as const]
-          : []),
+        [`ack ${one.tag}`, () => this.answer([one], 'ack')],
+        [`nack ${one.tag}`, () => this.answer([one], 'nack')],
+        ...(at > 0 ? [[`ack up to ${one.tag}`, () => this.answer(sent.slice(0, at + 1), 'ack')] as const] : []),
+        ...(at > 0 ? [[`nack up to ${one.tag}`, () => this.answer(sent.slice(0, at + 1), 'nack')] as const] : []),
         ...(one.publish.mandatory && !one.returned ? [[`return ${one.tag}`, () => this.#return(one)] as const] : []),
       ]),
       ...(sent.length > 0 ? [['refuse by closing the channel', () => this.#refuse()] as const] : []),
@@ -96,45 +146,65 @@ export class World {
       ...this.publishes.flatMap((publish, n): Action[] =>
         publish.end ? [] : [[`abort ${n}`, () => publish.abort.abort(new Error('enough'))]],
       ),
+      ...(this.closing ? [] : [['close', () => this.close()] as const]),
       [this.#blocked ? 'unblock' : 'block', () => this.#block()],
-      ['time', () => this.#time.pass(this.#once(), HOUR_MS)],
+      ['time', () => this.time.pass(this.#once(), HOUR_MS)],
     ]
   }
 
-  /** Does one thing, and lets everything come to rest. */
-  async do([name, run]: Action): Promise<void> {
+  /** Does one thing. @returns nothing where more is to happen at once, else a promise: everything has come to rest */
+  do([name, run, atOnce]: Action): Promise<void> | undefined {
     this.events.push(name)
-    await run()
-    await this.#time.settle()
+    const running = run()
+    return atOnce ? undefined : this.#rest(running)
+  }
+
+  async #rest(running: unknown): Promise<void> {
+    await running
+    await this.time.settle()
     this.check()
   }
 
-  publish(): void {
-    const { id, mandatory, ...rest } = PUBLISHES[this.publishes.length]!
-    const message = encoded(id)
+  publish(asked: Asked = this.#scenario.publishes[this.publishes.length]!): void {
+    const { id, mandatory, to, bytes, ...rest } = asked
+    const message = encoded(asked, this.publishes.length)
     const abort = new AbortController()
-    const publish: Publish = { id, mandatory, message, fates: [], abort, end: undefined }
+    const publish: Publish = { id, mandatory, message, fates: [], abort, honest: undefined, end: undefined }
     this.publishes.push(publish)
     const end = (outcome: string) => {
       publish.end = outcome
       this.#judge(publish)
     }
-    const options = { mandatory, deadlineMs: DEADLINE_MS, signal: abort.signal, ...rest }
+    const options = { mandatory, deadlineMs: this.#scenario.deadlineMs, signal: abort.signal, ...rest }
     this.#publisher.publish(message, options).then(
       () => end('confirmed'),
       (error: { outcome: string }) => end(error.outcome),
     )
   }
 
+  /** Leaves time for what is open. */
+  close(): void {
+    this.#closed ??= this.#publisher.close(this.#scenario.deadlineMs)
+  }
+
+  unblock(): void {
+    if (this.#blocked) this.#block()
+  }
+
   /** Nothing happens any more but time. @throws where a promise was broken */
   async end(): Promise<void> {
-    this.#blocked = undefined
-    const closed = this.#publisher.close(DEADLINE_MS)
-    await this.#time.pass(() => this.publishes.every(({ end }) => end !== undefined), HOUR_MS)
-    await closed
-    await this.#time.settle()
+    this.unblock()
+    this.close()
+    let closed = false
+    void this.#closed!.then(() => {
+      closed = true
+    })
+    expect(await this.time.pass(() => closed, HOUR_MS), 'the publisher closes').to.equal(true)
     this.check()
-    for (const { end } of this.publishes) expect(end, 'every promise settles').not.to.equal(undefined)
+    for (const { end, fates } of this.publishes) {
+      expect(end, 'every promise settles').not.to.equal(undefined)
+      if (fates.includes('stored')) expect(end, 'what became of a stored message').to.be.oneOf(['confirmed', 'unknown'])
+    }
     expect(this.#settled, 'each of them once').to.equal(this.publishes.length)
     expect(this.#publisher.openCount).to.equal(0)
   }
@@ -150,11 +220,20 @@ export class World {
     const channel = await openChannel((fields, content) => this.#written(fields, content))
     channel.once('close', () => {
       if (this.#channel !== channel) return
+      if (!this.#taken && !this.closing) this.#gaveUp()
       this.#channel = undefined
       this.#sent = []
     })
+    this.#taken = false
+    this.#refusing.clear()
     this.#channel = channel
     return channel
+  }
+
+  /** The publisher closes its channel of its own accord. */
+  #gaveUp(): void {
+    this.renewals++
+    if (this.#sent.length > 0) this.#break('a channel was given up with publishes on it that were not answered')
   }
 
   /** The publisher writes to its channel. */
@@ -163,16 +242,18 @@ export class World {
     const publish = this.publishes.find(({ message }) => message.content === content)!
     if (this.#blocked) this.#break('something was written while the broker blocked')
     if (this.#sent.some((one) => one.publish.id === publish.id)) this.#break('one id is on the wire twice')
-    if (publish.end) this.#break('what has ended was sent again')
+    if (publish.honest) this.#break('what has ended was sent again')
     publish.fates.push('unanswered')
     this.#sent.push({ tag: ++this.#tag, publish, returned: false })
   }
 
-  #answer(of: readonly Sent[], answer: 'ack' | 'nack', multiple: boolean): void {
+  /** The broker answers one send, or all up to the last of these. */
+  answer(of: readonly Sent[], answer: 'ack' | 'nack'): void {
     for (const { publish, returned } of of)
       publish.fates[publish.fates.length - 1] = answer === 'nack' ? 'nacked' : returned ? 'returned' : 'stored'
+    if (answer === 'nack') for (const { publish } of of) this.#refusing.add(publish.message.routingKey)
     this.#sent = this.#sent.filter((one) => !of.includes(one))
-    this.#channel!.hear(answer, { deliveryTag: of.at(-1)!.tag, multiple })
+    this.#channel!.hear(answer, { deliveryTag: of.at(-1)!.tag, multiple: of.length > 1 })
   }
 
   #return(one: Sent): void {
@@ -185,10 +266,12 @@ export class World {
   #refuse(): void {
     const [one, ...others] = this.#sent
     if (others.length === 0 && !one!.returned) one!.publish.fates[one!.publish.fates.length - 1] = 'refused'
+    this.#taken = true
     this.#channel!.hear('close', { replyCode: 406, replyText: 'PRECONDITION_FAILED', classId: 60, methodId: 40 })
   }
 
   #lose(): void {
+    this.#taken = true
     this.#channel!.lose()
   }
 
@@ -197,19 +280,15 @@ export class World {
     for (const listener of this.#changes) listener()
   }
 
-  /** Is the outcome all that is known, and no more than is known? */
-  #judge({ id, end, fates }: Publish): void {
-    const has = (fate: Fate) => fates.includes(fate)
-    const honest =
-      fates.at(-1) === 'stored'
-        ? 'confirmed'
-        : has('unanswered')
-          ? 'unknown'
-          : has('nacked') || has('refused')
-            ? 'nacked'
-            : has('returned')
-              ? 'returned'
-              : 'not-sent'
+  #settles(n: number): void {
+    const publish = this.publishes[n]!
+    if (publish.honest) this.#break(`publish ${publish.id} was settled twice`)
+    publish.honest = honest(publish.fates)
+    this.#settled++
+  }
+
+  /** Is the outcome all that was known, and no more than was known? */
+  #judge({ id, end, honest, fates }: Publish): void {
     if (end !== honest)
       this.#break(`publish ${id} ended as ${end}, and was ${honest}: its sends were ${fates.join(', ')}`)
   }
@@ -225,8 +304,17 @@ export class World {
   }
 }
 
-function encoded(messageId: string): Encoded {
-  const content = Buffer.from(messageId)
-  const properties = { messageId, headers: {} }
-  return { exchange: '', routingKey: 'q', content, properties, messageId, transactionId: messageId }
+/** All that is known of a publish by its sends. */
+function honest(fates: readonly Fate[]): string {
+  const has = (fate: Fate) => fates.includes(fate)
+  if (fates.at(-1) === 'stored') return 'confirmed'
+  if (has('unanswered')) return 'unknown'
+  if (has('nacked') || has('refused')) return 'nacked'
+  return has('returned') ? 'returned' : 'not-sent'
+}
+
+function encoded({ id, to = 'q', bytes = id.length }: Asked, n: number): Encoded {
+  const properties = { messageId: id, headers: {} }
+  const content = Buffer.from(id.padEnd(bytes))
+  return { exchange: '', routingKey: to, content, properties, messageId: id, transactionId: String(n) }
 }
