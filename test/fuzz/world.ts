@@ -256,8 +256,8 @@ export class World {
   /** Only an id that others have, too, excuses a message that nobody handled. */
   #mayBeCopy({ specimen, queue }: Sent): boolean {
     if (specimen.identity === 'shared' || specimen.identity === 'hostile') return true
-    const guarded = queue !== this.#queueOf('plain') && queue !== this.#queueOf('unguarded')
-    return guarded && specimen.identity === 'none'
+    if (specimen.identity !== 'none' || queue === this.#queueOf('plain')) return false
+    return queue !== this.#queueOf('unguarded') || hasTransactionId(specimen)
   }
 
   #judge(one: Sent, line: string): void {
@@ -399,4 +399,9 @@ function told({ specimen, marker, queue }: Sent): string {
 /** What the broker kept has these as they were forged: tables, with a `toString` of their own among them. */
 function textIn(value: unknown): string {
   return typeof value === 'string' ? value : ''
+}
+
+/** Without a message id this is its identity, and a forged one may be another's. */
+function hasTransactionId({ properties }: Specimen): boolean {
+  return (properties.headers ?? []).some(([name, { t }]) => name.toString('latin1') === 'transaction_id' && t === 'S')
 }
