@@ -6,7 +6,7 @@
 import { InvalidOption, MessageInvalid, textOf } from '../errors.ts'
 import { forwardedProperties } from '../forward.ts'
 import { HEADER, MAX_HEADER_DEPTH, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
-import { checkReplyTo, type Encoded, fieldTable, headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
+import { checkReplyTo, type Encoded, fieldTable, headerBytes } from '../producer/encode.ts'
 import { toldProperties } from './copies.ts'
 import { readLetter } from './story.ts'
 
@@ -25,6 +25,8 @@ const NUMBER_PROPERTIES = ['timestamp', 'priority'] as const
 const FIELDS: ReadonlySet<string> = new Set(['surehop', 'id', 'properties', 'headers', 'body', 'bodyBase64'])
 /** The largest number below 2^64. Publishers that count in nanoseconds come near it. */
 const MAX_TIMESTAMP = 2 ** 64 - 2_048
+/** A letter was a message: its headers fitted into 64 KiB, with the least that each value can take. What is too much nevertheless, the sender refuses. */
+const AT_LEAST = { scalar: 1, max: 65_536 }
 /** RabbitMQ's default upper bound of a message, bytes. */
 const MAX_BODY_BYTES = 128 * 1024 * 1024
 
@@ -137,7 +139,7 @@ function headersOf(given: Record<string, unknown>): Record<string, unknown> {
   const headers = unpacked(given, 0) as Record<string, unknown>
   for (const name of Object.keys(headers))
     if (Buffer.byteLength(name) > 255) throw wrong('headers', 'expected names of at most 255 bytes')
-  if (headerBytes(headers) > MAX_HEADER_BYTES) throw wrong('headers', `expected at most ${MAX_HEADER_BYTES} bytes`)
+  if (headerBytes(headers, AT_LEAST) > AT_LEAST.max) throw wrong('headers', `expected at most ${AT_LEAST.max} bytes`)
   return fieldTable(headers)
 }
 

@@ -237,16 +237,24 @@ function checkHeaderName(name: string): void {
     throw new MessageInvalid('headers', `expected header names of at most 128 bytes, got ${show(name)}`)
 }
 
-/** Roughly what a header value takes on the wire; exact for strings and buffers, generous for the rest; stops counting beyond the limit. */
-export function headerBytes(value: unknown, depth = 0): number {
-  if (depth > MAX_HEADER_DEPTH) return MAX_HEADER_BYTES + 1
+/** How the size of headers is judged: numbers, booleans and nothings at so many bytes each, no further than a bound. */
+export interface Count {
+  readonly scalar: number
+  readonly max: number
+}
+
+const GENEROUS: Count = { scalar: 9, max: MAX_HEADER_BYTES }
+
+/** Roughly what a header value takes on the wire; exact for strings and buffers; stops counting beyond the bound. */
+export function headerBytes(value: unknown, count = GENEROUS, depth = 0): number {
+  if (depth > MAX_HEADER_DEPTH) return count.max + 1
   if (typeof value === 'string') return 5 + Buffer.byteLength(value)
   if (value instanceof Uint8Array) return 5 + value.length
-  if (typeof value !== 'object' || value === null) return 9
+  if (typeof value !== 'object' || value === null) return count.scalar
   let sum = 5
   for (const [name, item] of Object.entries(value)) {
-    sum += (Array.isArray(value) ? 0 : 1 + Buffer.byteLength(name)) + headerBytes(item, depth + 1)
-    if (sum > MAX_HEADER_BYTES) break
+    sum += (Array.isArray(value) ? 0 : 1 + Buffer.byteLength(name)) + headerBytes(item, count, depth + 1)
+    if (sum > count.max) break
   }
   return sum
 }

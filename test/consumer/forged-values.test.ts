@@ -95,6 +95,23 @@ describe('forged values in headers and properties', () => {
       expect(errorMessage).to.equal('expected message_id to be text in UTF-8, got bytes that are not')
   })
 
+  it('a letter whose headers are thousands of small values is imported as it was exported', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'forged' })
+    const queue = uniqueQueue()
+    await (await surehop.consume(queue, {}, async () => {})).close()
+    await send(`${queue}.dead`, 'm', [['h', { t: 'A', v: Array.from({ length: 8_000 }, () => ({ t: 't', v: 1n })) }]])
+    const letters = surehop.deadLetters(queue)
+    const lines: string[] = []
+    for await (const line of letters.exportTo()) lines.push(line)
+    await letters.discard()
+    const source = (async function* () {
+      yield* lines
+    })()
+    expect(await letters.importFrom(source)).to.deep.equal({ letters: 1 })
+    const [letter] = await letters.show('m')
+    expect(letter!.headers['h']).to.deep.equal(Array.from({ length: 8_000 }, () => true))
+  })
+
   it('an exported line has nothing that a terminal obeys, and comes back as it was', async () => {
     await using surehop = await connect({ amqp: URL, service: 'forged' })
     const queue = uniqueQueue()
