@@ -16,11 +16,9 @@ export type HeaderChanges = Readonly<Record<string, unknown>>
 export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
   const properties = keptProperties(raw, changes)
   checkSendable(properties.headers)
-  const headers = withWide(properties.headers) as Record<string, unknown>
-  const { timestamp } = properties
-  return timestamp === undefined
-    ? { ...properties, headers }
-    : { ...properties, timestamp: Math.min(timestamp, LAST_SECOND), headers }
+  properties.headers = withWide(properties.headers) as Record<string, unknown>
+  if (properties.timestamp !== undefined) properties.timestamp = Math.min(properties.timestamp, LAST_SECOND)
+  return properties
 }
 
 /** The largest number below 2^64: the last seconds that a timestamp can tell are read as 2^64, which none can. */
@@ -28,52 +26,67 @@ const LAST_SECOND = 2 ** 64 - 2_048
 const WIDE = 2 ** 63
 
 /** amqplib writes every whole number as an integer of 64 bits, and throws where it is none, though it came as a double or was rounded up. */
-function withWide(value: unknown): unknown {
-  if (typeof value === 'number') return Math.abs(value) < WIDE ? value : { '!': 'double', value }
-  if (typeof value !== 'object' || value === null || value instanceof Uint8Array || Object.hasOwn(value, '!'))
-    return value
-  if (Array.isArray(value)) return value.map(withWide)
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, withWide(item)]))
+function withWide<T>(value: T): T | object {
+  return hasWide(value) ? widened(value) : value
 }
+
+/** Rarely one is: then nothing needs to be copied. */
+function hasWide(value: unknown): boolean {
+  if (typeof value === 'number') return isWide(value)
+  return isPlainTable(value) && Object.values(value).some(hasWide)
+}
+
+function widened(value: unknown): object {
+  if (typeof value === 'number' && isWide(value)) return { '!': 'double', value }
+  if (!isPlainTable(value)) return value as object
+  if (Array.isArray(value)) return value.map(widened)
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, widened(item)]))
+}
+
+/** `NaN` counts as wide. */
+function isWide(value: number): boolean {
+  return !(Math.abs(value) < WIDE)
+}
+
+function isPlainTable(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !(value instanceof Uint8Array) && !Object.hasOwn(value, '!')
+}
+
+const TEXTS = ['messageId', 'type', 'appId', 'contentType', 'contentEncoding', 'correlationId'] as const
 
 /** The same, to be looked at and not to be sent. */
-export function keptProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
+export function keptProperties(raw: RawDelivery, changes: HeaderChanges): Mutable<WireProperties> {
   const { properties } = raw
-  return {
-    ...kept(properties, 'messageId', 'string'),
-    ...kept(properties, 'type', 'string'),
-    ...kept(properties, 'timestamp', 'number'),
-    ...kept(properties, 'appId', 'string'),
-    ...kept(properties, 'contentType', 'string'),
-    ...kept(properties, 'contentEncoding', 'string'),
-    ...kept(properties, 'correlationId', 'string'),
-    ...(properties.replyTo === DIRECT_REPLY_TO ? {} : kept(properties, 'replyTo', 'string')),
-    ...kept(properties, 'priority', 'number'),
-    headers: forwardedHeaders(raw, changes),
+  const { timestamp, priority, replyTo } = properties
+  const kept: Mutable<WireProperties> = { headers: forwardedHeaders(raw, changes) }
+  for (const name of TEXTS) {
+    const value = properties[name]
+    if (typeof value === 'string') kept[name] = value
   }
+  if (typeof timestamp === 'number') kept.timestamp = timestamp
+  if (typeof priority === 'number') kept.priority = priority
+  if (typeof replyTo === 'string' && replyTo !== DIRECT_REPLY_TO) kept.replyTo = replyTo
+  return kept
 }
 
-function kept<K extends keyof RawDelivery['properties']>(
-  properties: RawDelivery['properties'],
-  name: K,
-  type: 'string' | 'number',
-): object {
-  const value = properties[name]
-  return typeof value === type ? { [name]: value } : {}
-}
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 /** Where a message was first published is remembered, since the way through delay and dead letters changes it. */
-function forwardedHeaders(raw: RawDelivery, changes: HeaderChanges): Record<string, unknown> {
-  const headers: Record<string, unknown> = {
-    [HEADER.exchange]: raw.fields.exchange,
-    [HEADER.routingKey]: raw.fields.routingKey,
-  }
-  for (const [name, value] of Object.entries(raw.properties.headers ?? {})) if (!leftBehind(name)) headers[name] = value
-  for (const [name, value] of Object.entries(changes)) {
-    if (value === undefined) delete headers[name]
-    else headers[name] = value
-  }
-  return headers
+function forwardedHeaders({ fields, properties }: RawDelivery, changes: HeaderChanges): Record<string, unknown> {
+  const { headers = {} } = properties
+  const forwarded: Record<string, unknown> = {}
+  set(forwarded, HEADER.exchange, fields.exchange, changes)
+  set(forwarded, HEADER.routingKey, fields.routingKey, changes)
+  for (const name of Object.keys(headers)) if (!leftBehind(name)) set(forwarded, name, headers[name], changes)
+  // What was not there before comes last.
+  for (const name of Object.keys(changes)) if (changes[name] !== undefined) forwarded[name] = changes[name]
+  return forwarded
+}
+
+/** To leave out what a change removes costs less than to delete it: that makes a dictionary of the table. */
+function set(headers: Record<string, unknown>, name: string, value: unknown, changes: HeaderChanges): void {
+  if (!Object.hasOwn(changes, name)) headers[name] = value
+  else if (changes[name] !== undefined) headers[name] = changes[name]
 }
 
 function leftBehind(name: string): boolean {
@@ -95,7 +108,7 @@ function checkSendable(headers: Readonly<Record<string, unknown>>): void {
       'headers',
       `headers nested too deep, or named "__proto__", cannot be read and not be sent again: ${show(left)}`,
     )
-  for (const [name, value] of Object.entries(headers)) checkTyped(name, value)
+  for (const name of Object.keys(headers)) checkTyped(name, headers[name])
 }
 
 /**

@@ -79,6 +79,20 @@ function tableAt(bytes: Buffer): number | undefined {
 }
 
 function shallowTable(table: Buffer): Buffer {
+  return everyReadable(table) ? table : withoutUnreadable(table)
+}
+
+/** Nearly always: then nothing needs to be made. */
+function everyReadable(table: Buffer): boolean {
+  for (let at = 0; at < table.length; ) {
+    const valueAt = at + 1 + table.readUInt8(at)
+    if (isPrototype(table, at) || !readable(table, valueAt)) return false
+    at = endOf(table, valueAt)
+  }
+  return true
+}
+
+function withoutUnreadable(table: Buffer): Buffer {
   const kept: Buffer[] = []
   const names: string[] = []
   for (let at = 0; at < table.length; ) {
@@ -89,36 +103,30 @@ function shallowTable(table: Buffer): Buffer {
     } else kept.push(table.subarray(at, end))
     at = end
   }
-  if (names.length === 0) return table
   const text = Buffer.from(names.join(', '))
   const name = Buffer.from(HEADER.unreadable)
   return Buffer.concat([...kept, Buffer.from([name.length]), name, Buffer.from('S'), sized(text)])
 }
 
+const [TABLE, ARRAY, TEXT, BYTES] = codes('FASx')
+
 /** Bytes of the values whose size does not vary, by type. */
-const WIDTH: Readonly<Record<string, number>> = {
-  t: 1,
-  b: 1,
-  B: 1,
-  s: 2,
-  u: 2,
-  I: 4,
-  i: 4,
-  f: 4,
-  l: 8,
-  L: 8,
-  d: 8,
-  T: 8,
-  D: 5,
-  V: 0,
+const WIDTH: ReadonlyMap<number, number> = new Map(
+  Object.entries({ V: 0, tbB: 1, su: 2, Iif: 4, D: 5, lLdT: 8 }).flatMap(([types, width]) =>
+    codes(types).map((type) => [type, width] as const),
+  ),
+)
+
+function codes(types: string): number[] {
+  return [...types].map((type) => type.charCodeAt(0))
 }
 
 /** Where a value ends. The broker has checked the lengths. @throws TypeError for a type it should not have let through */
 function endOf(bytes: Buffer, at: number): number {
-  const type = String.fromCharCode(bytes[at]!)
-  if (type === 'S' || type === 'x' || type === 'A' || type === 'F') return at + 5 + bytes.readUInt32BE(at + 1)
-  const width = WIDTH[type]
-  if (width === undefined) throw new TypeError(`unexpected type "${type}" in a header`)
+  const type = bytes.readUInt8(at)
+  if (type === TEXT || type === BYTES || type === ARRAY || type === TABLE) return at + 5 + bytes.readUInt32BE(at + 1)
+  const width = WIDTH.get(type)
+  if (width === undefined) throw new TypeError(`unexpected type "${String.fromCharCode(type)}" in a header`)
   return at + 1 + width
 }
 
@@ -129,8 +137,18 @@ function isPrototype(table: Buffer, at: number): boolean {
   return !HARMLESS.includes(String.fromCharCode(table[valueAt]!))
 }
 
-/** Gives numbers of 64 bits the one type that amqplib knows. Without recursion. @returns false when it is nested too deep, or has a prototype to set */
+/** Gives numbers of 64 bits the one type that amqplib knows. @returns false when it is nested too deep, or has a prototype to set */
 function readable(bytes: Buffer, from: number): boolean {
+  if (bytes[from] === UNKNOWN_64) bytes[from] = SIGNED_64
+  return !isNested(bytes[from]) || nestedReadable(bytes, from)
+}
+
+function isNested(type: number | undefined): boolean {
+  return type === TABLE || type === ARRAY
+}
+
+/** Without recursion. */
+function nestedReadable(bytes: Buffer, from: number): boolean {
   const open: { readonly end: number; readonly named: boolean }[] = []
   const end = endOf(bytes, from)
   for (let at = from; at < end; ) {
@@ -139,11 +157,11 @@ function readable(bytes: Buffer, from: number): boolean {
       if (isPrototype(bytes, at)) return false
       at += 1 + bytes.readUInt8(at)
     }
-    const type = String.fromCharCode(bytes[at]!)
+    const type = bytes[at]
     const after = endOf(bytes, at)
-    const nested = type === 'F' || type === 'A'
-    if (type === 'L') bytes[at] = SIGNED_64
-    if (nested) open.push({ end: after, named: type === 'F' })
+    const nested = isNested(type)
+    if (type === UNKNOWN_64) bytes[at] = SIGNED_64
+    if (nested) open.push({ end: after, named: type === TABLE })
     if (open.length > MAX_HEADER_DEPTH) return false
     at = nested ? at + 5 : after
   }

@@ -123,7 +123,7 @@ function agrees(sendMessage: SendMessage): boolean {
     fields: { exchange: 'exchange', routingKey: 'é', mandatory: true, immediate: false },
     properties: {
       ...Object.fromEntries(TEXT_PROPERTIES.map(text)),
-      headers: { text: 'é', yes: true, no: false, none: undefined },
+      headers: { text: 'é', yes: true, no: false, none: undefined, ...WHOLE_NUMBERS },
       deliveryMode: 2,
       priority: 0,
       timestamp: 0x1_2345_6789,
@@ -137,6 +137,11 @@ function agrees(sendMessage: SendMessage): boolean {
     return false
   }
 }
+
+/** Around the bounds of each width. */
+const WHOLE_NUMBERS = Object.fromEntries(
+  [0, 7, 15, 31, 52].flatMap((bits) => [2 ** bits - 1, 2 ** bits, -(2 ** bits), -(2 ** bits) - 1].map((n) => [n, n])),
+)
 
 const TEXT_PROPERTIES = [
   'contentType',

@@ -2,8 +2,8 @@
  * Encodes a message (AMQP 0-9-1: the frames of basic.publish, its properties and its body) straight into memory that is there already;
  * amqplib makes four buffers of each message, one of them zeroed, and copies between them.
  *
- * Promises: byte for byte what amqplib writes. What is not plain (a header that is neither a string nor a boolean, a field of the
- * wrong type, too long for its field or the frame) is left to amqplib, which encodes or refuses it: then nothing was written.
+ * Promises: byte for byte what amqplib writes. What is not plain (a header that is neither a string, a boolean nor a whole number, a field
+ * of the wrong type, too long for its field or the frame) is left to amqplib, which encodes or refuses it: then nothing was written.
  * Does NOT split a body: it must fit into one frame.
  */
 
@@ -16,9 +16,11 @@ export interface MessageParts {
 
 const [METHOD, HEADER, BODY, FRAME_END] = [1, 2, 3, 0xce]
 const FRAME_HEADER_BYTES = 7
+const SHORT_TEXT = 128
 const BASIC = 60
 const BASIC_PUBLISH = 40
-const [SHORT_STRING, BOOLEAN] = ['S'.charCodeAt(0), 't'.charCodeAt(0)]
+/** Types of header values. */
+const [LONG_STRING, BOOLEAN, INT8, INT16, INT32, INT64] = [...'StbsIl'].map((type) => type.charCodeAt(0))
 
 /** Memory that messages are written into, one behind the other. */
 export class Slab {
@@ -155,7 +157,7 @@ export class Slab {
     if (value === undefined) return
     this.#shortText(name)
     if (typeof value === 'string') {
-      this.#uint8(SHORT_STRING!)
+      this.#uint8(LONG_STRING!)
       const from = this.at
       this.at += 4
       this.#text(value)
@@ -163,7 +165,28 @@ export class Slab {
     } else if (typeof value === 'boolean') {
       this.#uint8(BOOLEAN!)
       this.#uint8(value ? 1 : 0)
-    } else this.#plain = false
+    } else if (typeof value === 'number') this.#integer(value)
+    else this.#plain = false
+  }
+
+  /** In the shortest type that holds it. */
+  #integer(value: number): void {
+    if (!Number.isSafeInteger(value)) this.#plain = false
+    const bits = value < 0 ? -1 - value : value
+    if (bits < 0x80) {
+      this.#uint8(INT8!)
+      this.#uint8(value)
+    } else if (bits < 0x8000) {
+      this.#uint8(INT16!)
+      this.#uint16(value)
+    } else if (bits < 0x8000_0000) {
+      this.#uint8(INT32!)
+      this.#setUint32(this.at, value)
+      this.at += 4
+    } else {
+      this.#uint8(INT64!)
+      this.#uint64(value)
+    }
   }
 
   #shortText(value: unknown): void {
@@ -177,6 +200,10 @@ export class Slab {
 
   /** Most texts are short and ASCII: to call the system's encoder would cost more than to write them. */
   #text(text: string): void {
+    if (text.length > SHORT_TEXT) {
+      this.#utf8(text)
+      return
+    }
     const { bytes, at } = this
     for (let i = 0; i < text.length; i++) {
       const unit = text.charCodeAt(i)

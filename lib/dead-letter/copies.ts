@@ -7,7 +7,7 @@ import { InvalidOption } from '../errors.ts'
 import { forwardedProperties, type HeaderChanges, keptProperties } from '../forward.ts'
 import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
 import { type Encoded, fieldTable } from '../producer/encode.ts'
-import { generationOf, identityOf, lastDeath, queueName, readLetter } from './story.ts'
+import { generationOf, identityOf, lastDeath, queueName, readLetter, transactionIdOf } from './story.ts'
 
 /** What a consumer writes into a letter; a replayed message starts anew without it. */
 const STORY = [
@@ -54,7 +54,7 @@ export function restoredCopy(raw: RawDelivery, dead: string): Encoded {
 
 /** A letter as a line tells it: also one that cannot be sent. */
 export function toldProperties(raw: RawDelivery): WireProperties {
-  return keptProperties(raw, { ...firstPublished(raw), ...toldStory(raw), [HEADER.discardedAt]: undefined })
+  return keptProperties(raw, withFirstPublished(raw, { ...toldStory(raw), [HEADER.discardedAt]: undefined }))
 }
 
 /** Changes to a letter. What is not named stays; `undefined` removes a property or header. */
@@ -109,19 +109,18 @@ export function toldStory(raw: RawDelivery): HeaderChanges {
 }
 
 function copy(raw: RawDelivery, queue: string, changes: HeaderChanges): Encoded {
-  const properties = forwardedProperties(raw, { ...firstPublished(raw), ...changes })
+  const properties = forwardedProperties(raw, withFirstPublished(raw, changes))
   const identity = identityOf(raw)
   const messageId = identity ?? newMessageId()
-  const transactionId = readLetter(raw).transactionId ?? messageId
+  const transactionId = transactionIdOf(raw) ?? messageId
   return { exchange: '', routingKey: queue, content: raw.content, properties, messageId, transactionId }
 }
 
 /** Where it was first published; a letter's own way here must not pass for it. */
-function firstPublished(raw: RawDelivery): HeaderChanges {
-  const headers = raw.properties.headers ?? {}
-  if (headers[HEADER.exchange] !== undefined) return {}
+function withFirstPublished({ properties: { headers = {} } }: RawDelivery, changes: HeaderChanges): HeaderChanges {
+  if (headers[HEADER.exchange] !== undefined) return changes
   const death = lastDeath(headers)
-  return { [HEADER.exchange]: death?.exchange, [HEADER.routingKey]: death?.routingKey }
+  return { [HEADER.exchange]: death?.exchange, [HEADER.routingKey]: death?.routingKey, ...changes }
 }
 
 function bytesOf(body: unknown): Buffer {

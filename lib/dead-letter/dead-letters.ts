@@ -17,12 +17,13 @@ import type { Publisher } from '../producer/publisher.ts'
 import type { Declarer } from '../topology/declarer.ts'
 import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf, workQueueName } from '../topology/queues.ts'
 import { EMPTY } from '../topology/topology.ts'
+import { type Chosen, chooser } from './chosen.ts'
 import { archiveCopy, editedCopy, type LetterEdit, restoredCopy } from './copies.ts'
 import { Grouping, type LetterGroup } from './groups.ts'
 import { type MoveOptions, type MoveResult, move } from './move.ts'
 import { exportLine, importLine, linesOf } from './ndjson.ts'
 import { countOf, Reader } from './reader.ts'
-import { type ReplayOptions, type ReplayResult, replay, type Selected } from './replay.ts'
+import { type ReplayOptions, type ReplayResult, replay } from './replay.ts'
 import { compileSelection, type Selection } from './selection.ts'
 import { type Letter, readLetter, userHeaders } from './story.ts'
 
@@ -216,7 +217,7 @@ export class DeadLetters {
     return sent
   }
 
-  async *#selected(selection: Selection, archive = false): AsyncGenerator<Selected> {
+  async *#selected(selection: Selection, archive = false): AsyncGenerator<Chosen> {
     const selected = compileSelection(selection)
     const { connection } = this.#parts
     const name = archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue)
@@ -272,24 +273,9 @@ const PAGE = 256
 /** Letters of one id that are shown. */
 const SAME_ID_MAX = 100
 
-/** Picks the selected letters out of a reader, up to the limit. */
-function chooser(reader: Reader, { matches, limit }: ReturnType<typeof compileSelection>) {
-  let left = limit
-  return async (max: number): Promise<Selected[]> => {
-    while (left > 0) {
-      const some = await reader.nextMany(Math.min(max, left))
-      if (some.length === 0) return []
-      const selected = some.map((taken) => ({ taken, letter: readLetter(taken.raw) })).filter((s) => matches(s.letter))
-      left -= selected.length
-      if (selected.length > 0) return selected
-    }
-    return []
-  }
-}
-
-async function newest(reader: Reader, id: string, queue: string): Promise<Selected> {
+async function newest(reader: Reader, id: string, queue: string): Promise<Chosen> {
   const take = chooser(reader, compileSelection({ ids: [id] }))
-  let found: Selected | undefined
+  let found: Chosen | undefined
   for (let some = await take(1_000); some.length > 0; some = await take(1_000))
     for (const one of some) if (!found || one.letter.generation > found.letter.generation) found = one
   if (found) return found

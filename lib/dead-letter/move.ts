@@ -3,9 +3,10 @@ import { textOf } from '../errors.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
+import type { Chosen, Take } from './chosen.ts'
 import { Window } from './pace.ts'
 import type { Reader } from './reader.ts'
-import { ofLetter, type Selected } from './replay.ts'
+import { ofLetter } from './replay.ts'
 import type { Letter } from './story.ts'
 
 /** How letters are discarded or restored. */
@@ -34,14 +35,14 @@ export interface MoveResult {
 /** What moving letters needs. */
 export interface MoveParts {
   readonly reader: Reader
-  readonly take: (max: number) => Promise<readonly Selected[]>
+  readonly take: Take
   readonly publisher: Publisher
   readonly copyOf: (raw: RawDelivery) => Encoded
   readonly moved: (copy: Encoded) => void
 }
 
 const TAKE_MAX = 256
-const WINDOW = { tasks: 512, bytes: 16 * 1024 * 1024 }
+const WINDOW = { count: 512, bytes: 16 * 1024 * 1024 }
 const PUBLISH = { mandatory: true, deadlineMs: 30_000 } as const
 
 /** Never rejects: what went wrong is in the result. */
@@ -52,7 +53,7 @@ export async function move(parts: MoveParts, options: MoveOptions): Promise<Move
   const count = { selected: 0, moved: 0, failed: 0 }
   let error: Error | undefined
   let unsendable: Error | undefined
-  const one = async ({ taken, letter }: Selected) => {
+  const one = async ({ taken, letter }: Chosen) => {
     try {
       if (!dryRun) await moveOne(parts, taken)
       count.moved++
@@ -81,7 +82,7 @@ export async function move(parts: MoveParts, options: MoveOptions): Promise<Move
   return { seen: reader.given, ...count, stopped, error: error ?? unsendable }
 }
 
-async function moveOne({ publisher, copyOf, moved }: MoveParts, taken: Selected['taken']): Promise<void> {
+async function moveOne({ publisher, copyOf, moved }: MoveParts, taken: Chosen['taken']): Promise<void> {
   const copy = copyOf(taken.raw)
   await publisher.publish(copy, PUBLISH)
   taken.ack()

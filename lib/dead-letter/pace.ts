@@ -13,6 +13,11 @@ export class Pace {
     this.#gapMs = perSecond > 0 ? 1_000 / perSecond : 0
   }
 
+  /** False: it never waits. */
+  get limited(): boolean {
+    return this.#gapMs > 0
+  }
+
   /** Waits for the next turn, or until the signal fires. */
   async turn(signal?: AbortSignal): Promise<void> {
     if (this.#gapMs === 0) return
@@ -23,35 +28,55 @@ export class Pace {
   }
 }
 
-/** At most so many tasks and bytes under way; a single larger one goes alone. */
+/** At most so many letters and bytes under way; a single larger one goes alone. */
 export class Window {
-  readonly #tasks: number
+  readonly #count: number
   readonly #bytes: number
-  #running = 0
-  #runningBytes = 0
-  #change: Deferred<void> = deferred()
+  #inside = 0
+  #insideBytes = 0
+  #left: Deferred<void> | undefined
 
-  constructor(limit: { readonly tasks: number; readonly bytes: number }) {
-    this.#tasks = limit.tasks
+  constructor(limit: { readonly count: number; readonly bytes: number }) {
+    this.#count = limit.count
     this.#bytes = limit.bytes
+  }
+
+  /** One more may enter. */
+  fits(bytes: number): boolean {
+    return this.#inside === 0 || (this.#inside < this.#count && this.#insideBytes + bytes <= this.#bytes)
+  }
+
+  /** Resolves when one more may enter. */
+  async room(bytes: number): Promise<void> {
+    while (!this.fits(bytes)) await this.#change()
+  }
+
+  enter(bytes: number): void {
+    this.#inside++
+    this.#insideBytes += bytes
+  }
+
+  leave(bytes: number): void {
+    this.#inside--
+    this.#insideBytes -= bytes
+    this.#left?.resolve()
+    this.#left = undefined
   }
 
   /** Starts a task as soon as there is room; resolves when it has started. The task must not reject. */
   async start(bytes: number, task: () => Promise<void>): Promise<void> {
-    while (this.#running > 0 && (this.#running >= this.#tasks || this.#runningBytes + bytes > this.#bytes))
-      await this.#change.promise
-    this.#running++
-    this.#runningBytes += bytes
-    void task().finally(() => {
-      this.#running--
-      this.#runningBytes -= bytes
-      this.#change.resolve()
-      this.#change = deferred()
-    })
+    await this.room(bytes)
+    this.enter(bytes)
+    void task().finally(() => this.leave(bytes))
   }
 
   /** Resolves when nothing is under way. */
   async drained(): Promise<void> {
-    while (this.#running > 0) await this.#change.promise
+    while (this.#inside > 0) await this.#change()
+  }
+
+  #change(): Promise<void> {
+    this.#left ??= deferred()
+    return this.#left.promise
   }
 }

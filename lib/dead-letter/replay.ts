@@ -12,13 +12,14 @@
 import { MessageInvalid, PublishFailed, ResourceMissing, textOf } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { Events } from '../observability/events.ts'
-import type { Publisher } from '../producer/publisher.ts'
+import type { Encoded } from '../producer/encode.ts'
+import type { Publisher, SendOptions } from '../producer/publisher.ts'
+import type { Chosen, Take } from './chosen.ts'
 import { MAX_GENERATION, replayCopy, targetOf } from './copies.ts'
 import { type Sent, type SkipReason, skipReason, type Tally, watch, watchArrivals } from './fate.ts'
-import type { Taken } from './leg.ts'
 import { Pace, Window } from './pace.ts'
 import type { Reader } from './reader.ts'
-import { type Letter, queueName } from './story.ts'
+import { generationOf, identityOf, type Letter, queueName } from './story.ts'
 
 /** How letters are sent again. */
 export interface ReplayOptions {
@@ -81,8 +82,7 @@ export interface ReplayResult {
 /** What a replay works with. */
 export interface ReplayParts {
   readonly reader: Reader
-  /** The selected letters, at most `max` at a time; empty at the end. */
-  readonly take: (max: number) => Promise<readonly Selected[]>
+  readonly take: Take
   readonly publisher: Publisher
   readonly events: Events
   readonly queue: string
@@ -90,17 +90,11 @@ export interface ReplayParts {
   readonly scope: Scope
 }
 
-/** Letters chosen for a replay. */
-export interface Selected {
-  readonly taken: Taken
-  readonly letter: Letter
-}
-
 const BATCH_GROWTH = 5
 /** Letters looked up in the store at once. */
 const LOOK_MAX = 256
-const WINDOW = { tasks: 512, bytes: 16 * 1024 * 1024 }
-const PUBLISH_MS = 30_000
+const WINDOW = { count: 512, bytes: 16 * 1024 * 1024 }
+const PUBLISH: SendOptions = { mandatory: true, deadlineMs: 30_000 }
 const DEFAULTS = { perSecond: 50, watchMs: 30_000, watchArrivalsMs: 5_000, maxFailing: 0.2 }
 
 /** Runs one replay. Never rejects: what went wrong is in the result. */
@@ -156,13 +150,15 @@ class Replay {
     for (let launched = 0; launched < size && !ended && !this.#stopping; ) {
       const some = await this.#parts.take(Math.min(LOOK_MAX, size - launched))
       ended = some.length === 0
-      for (const { selected, skip } of await this.#judge(some)) {
+      const skips = await this.#judge(some)
+      for (const chosen of some) {
         if (this.#stopping) break
         this.#count.selected++
-        if (skip) this.#skipped(selected, skip)
+        const skip = skips.get(chosen)
+        if (skip) this.#skipped(chosen, skip)
         else {
           launched++
-          await this.#launch(selected, sent)
+          await this.#launch(chosen, sent)
         }
       }
     }
@@ -174,59 +170,79 @@ class Replay {
     return this.#trouble !== undefined || this.#options.signal?.aborted === true
   }
 
-  /** Asks the store which of them would be for nothing. */
-  async #judge(some: readonly Selected[]): Promise<{ selected: Selected; skip: SkipReason | undefined }[]> {
+  /** Those that would be for nothing; the store is asked, if there is one. */
+  async #judge(some: readonly Chosen[]): Promise<ReadonlyMap<Chosen, SkipReason>> {
     const { store, scope } = this.#parts
-    const known = store && !this.#options.force ? some.filter(({ letter }) => letter.messageId !== undefined) : []
-    const ids = known.map(({ letter }) => letter.messageId!)
-    const views = store && ids.length > 0 ? await store.look(scope, ids) : []
-    const skips = new Map(known.map((one, i) => [one, skipReason(views[i]!, one.letter.generation)]))
-    return some.map((selected) => ({ selected, skip: atLimit(selected.letter) ?? skips.get(selected) }))
+    const known = store && !this.#options.force ? some.filter((one) => idOf(one) !== undefined) : []
+    const views =
+      store && known.length > 0
+        ? await store.look(
+            scope,
+            known.map((one) => idOf(one)!),
+          )
+        : []
+    const skips = new Map<Chosen, SkipReason>()
+    for (const [i, one] of known.entries()) {
+      const skip = skipReason(views[i]!, generationOf(one.taken.raw))
+      if (skip) skips.set(one, skip)
+    }
+    for (const one of some) {
+      const generation = generationOf(one.taken.raw)
+      if (generation >= MAX_GENERATION) skips.set(one, { skip: 'generation-limit', generation })
+    }
+    return skips
   }
 
-  #skipped({ taken, letter }: Selected, why: SkipReason): void {
+  #skipped(chosen: Chosen, why: SkipReason): void {
     this.#count.skipped++
-    this.#tell({ letter, to: this.#target(taken), outcome: 'skipped', why })
+    this.#tell(() => ({ letter: chosen.letter, to: this.#target(chosen), outcome: 'skipped', why }))
   }
 
-  async #launch(selected: Selected, sent: Sent[]): Promise<void> {
-    const { letter, taken } = selected
-    const to = this.#target(taken)
-    const generation = letter.generation + 1
+  async #launch(chosen: Chosen, sent: Sent[]): Promise<void> {
+    const to = this.#target(chosen)
     if (this.#options.dryRun) {
       this.#count.replayed++
-      this.#tell({ letter, to, outcome: 'would-replay', generation })
+      const generation = generationOf(chosen.taken.raw) + 1
+      this.#tell(() => ({ letter: chosen.letter, to, outcome: 'would-replay', generation }))
       return
     }
-    await this.#pace.turn(this.#options.signal)
+    if (this.#pace.limited) await this.#pace.turn(this.#options.signal)
     if (this.#stopping) return void this.#count.selected--
-    await this.#window.start(letter.bodyBytes, async () => {
-      if ((await this.#send(selected, to)) && letter.messageId !== undefined)
-        sent.push({ id: letter.messageId, generation })
-    })
+    const bytes = chosen.taken.raw.content.length
+    if (!this.#window.fits(bytes)) await this.#window.room(bytes)
+    this.#window.enter(bytes)
+    this.#send(chosen, to, sent)
   }
 
-  /** One letter: publish, then ack. Never rejects. */
-  async #send({ taken, letter }: Selected, to: string): Promise<boolean> {
-    const { publisher, events, queue } = this.#parts
-    const generation = letter.generation + 1
+  /** One letter: publish, then ack. */
+  #send(chosen: Chosen, to: string, sent: Sent[]): void {
+    const failed = (error: unknown) => this.#failed(chosen, to, error as Error)
+    let copy: Encoded
     try {
-      const copy = replayCopy(taken.raw, to)
-      await publisher.publish(copy, { mandatory: true, deadlineMs: PUBLISH_MS })
-      const letterLeft = !taken.ack()
-      this.#count.replayed++
-      const { messageId, transactionId } = copy
-      events.emit('dead-letter.replayed', { messageId, transactionId, queue, generation })
-      this.#tell({ letter, to, outcome: 'replayed', generation, letterLeft })
-      return true
+      copy = replayCopy(chosen.taken.raw, to)
     } catch (error) {
-      this.#failed(letter, to, error as Error)
-      return false
+      failed(error)
+      return
     }
+    const confirmed = () => this.#confirmed(chosen, copy, sent)
+    this.#parts.publisher.publishFor({ confirmed, failed }, copy, PUBLISH)
+  }
+
+  #confirmed(chosen: Chosen, { messageId, transactionId, routingKey }: Encoded, sent: Sent[]): void {
+    const { events, queue } = this.#parts
+    const { raw } = chosen.taken
+    const generation = generationOf(raw) + 1
+    const letterLeft = !chosen.taken.ack()
+    this.#count.replayed++
+    if (idOf(chosen) !== undefined) sent.push({ id: messageId, generation })
+    if (events.wanted('dead-letter.replayed'))
+      events.emit('dead-letter.replayed', { messageId, transactionId, queue, generation })
+    this.#tell(() => ({ letter: chosen.letter, to: routingKey, outcome: 'replayed', generation, letterLeft }))
+    this.#window.leave(raw.content.length)
   }
 
   /** A missing target concerns its letters; a broker that gives no answer concerns all. */
-  #failed(letter: Letter, to: string, error: Error): void {
+  #failed(chosen: Chosen, to: string, error: Error): void {
     this.#count.failed++
     if (!ofLetter(error)) this.#trouble ??= error
     const missing = error instanceof PublishFailed && error.outcome === 'returned'
@@ -235,19 +251,20 @@ class Replay {
           cause: error,
         })
       : error
-    this.#tell({ letter, to, outcome: 'failed', error: told })
+    this.#tell(() => ({ letter: chosen.letter, to, outcome: 'failed', error: told }))
+    this.#window.leave(chosen.taken.raw.content.length)
   }
 
   /** A listener that throws ends the replay; its letter is what it was. */
-  #tell(outcome: ReplayOutcome): void {
+  #tell(outcome: () => ReplayOutcome): void {
     try {
-      this.#options.onOutcome?.(outcome)
+      this.#options.onOutcome?.(outcome())
     } catch (error) {
       this.#trouble ??= error instanceof Error ? error : new Error(textOf(error))
     }
   }
 
-  #target(taken: Taken): string {
+  #target({ taken }: Chosen): string {
     return targetOf(taken.raw) ?? queueName(this.#options.to) ?? this.#parts.queue
   }
 
@@ -274,8 +291,8 @@ export function ofLetter(error: Error): boolean {
   return error instanceof MessageInvalid || (error instanceof PublishFailed && !error.retryable)
 }
 
-function atLimit({ generation }: Letter): SkipReason | undefined {
-  return generation >= MAX_GENERATION ? { skip: 'generation-limit', generation } : undefined
+function idOf({ taken }: Chosen): string | undefined {
+  return identityOf(taken.raw)
 }
 
 /** A reason in words, for lists. */

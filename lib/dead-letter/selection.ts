@@ -19,8 +19,10 @@ export interface Selection {
 }
 
 /** A selection that was checked and parsed. */
-export interface Selected {
+export interface CompiledSelection {
   readonly matches: Predicate
+  /** Without any condition: every letter matches. */
+  readonly all: boolean
   readonly limit: number
   /** The ids asked for, where nothing else decides: then looking can end once all were found. */
   readonly ids: ReadonlySet<string> | undefined
@@ -37,7 +39,7 @@ const RULES = {
 }
 
 /** @throws InvalidOption; for a filter with the column of the mistake */
-export function compileSelection(selection: Selection, now = Date.now()): Selected {
+export function compileSelection(selection: Selection, now = Date.now()): CompiledSelection {
   checkOptions('selection', selection, RULES)
   const { ids, where, since, until, limit = Number.POSITIVE_INFINITY } = selection
   const wanted = ids === undefined ? undefined : new Set(ids)
@@ -46,7 +48,7 @@ export function compileSelection(selection: Selection, now = Date.now()): Select
   if (where !== undefined) parts.push(parseFilter(where))
   if (since !== undefined) parts.push(after(timeOf('since', since, now)))
   if (until !== undefined) parts.push(before(timeOf('until', until, now)))
-  return { matches: (letter) => parts.every((part) => part(letter)), limit, ids: wanted }
+  return { matches: (letter) => parts.every((part) => part(letter)), all: parts.length === 0, limit, ids: wanted }
 }
 
 /** When a letter died, as far as known: dead-lettered, else published. */

@@ -79,7 +79,7 @@ export function readLetter(raw: RawDelivery): Letter {
   return {
     id: messageId ?? `~${digestOf(raw).slice(0, 16)}`,
     messageId,
-    transactionId: shortText(headers[HEADER.transactionId]) ?? messageId,
+    transactionId: transactionIdOf(raw),
     ...storyOf(headers, death),
     ...errorOf(headers),
     ...messageOf(raw, headers, death),
@@ -91,6 +91,11 @@ export function readLetter(raw: RawDelivery): Letter {
 /** The identity a consumer will find: message id, else transaction id. */
 export function identityOf(raw: RawDelivery): string | undefined {
   return shortText(raw.properties.messageId) ?? shortText(raw.properties.headers?.[HEADER.transactionId])
+}
+
+/** What it belongs to; alone where it does not say. */
+export function transactionIdOf(raw: RawDelivery): string | undefined {
+  return shortText(raw.properties.headers?.[HEADER.transactionId]) ?? identityOf(raw)
 }
 
 /** A forged or absurd generation counts as none. */

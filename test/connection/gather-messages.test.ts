@@ -71,6 +71,13 @@ const text = fc.oneof(
   fc.constantFrom(85, 127, 128).map((length) => 'é'.repeat(length)),
   fc.constant('\ud800 half a character'),
 )
+const wholeNumber = fc.oneof(
+  fc.maxSafeInteger(),
+  fc
+    .tuple(fc.constantFrom(0, 7, 8, 15, 16, 31, 32, 50, 53), fc.constantFrom(1, -1), fc.integer({ min: -2, max: 1 }))
+    .map(([bits, sign, more]) => sign * (2 ** bits + more))
+    .filter(Number.isSafeInteger),
+)
 const number = fc.oneof(fc.nat(255), fc.integer(), fc.constantFrom(0x1_2345_6789, Number.NaN, 1.5, 2 ** 53))
 const anything = fc.oneof(
   { weight: 6, arbitrary: text },
@@ -102,7 +109,7 @@ const texts = [
 ]
 const plain = {
   ...Object.fromEntries([...texts, 'appId', 'clusterId'].map((name) => [name, fc.string({ maxLength: 40 })])),
-  headers: table(fc.oneof(headerText, fc.boolean())),
+  headers: table(fc.oneof(headerText, fc.boolean(), wholeNumber)),
   deliveryMode: fc.constantFrom(1, 2),
   priority: fc.nat(255),
   timestamp: fc.oneof(fc.nat(), fc.constantFrom(0x1_2345_6789, Number.MAX_SAFE_INTEGER)),
