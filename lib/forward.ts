@@ -5,17 +5,16 @@
  * refuses a foreign one), and `reply-to` where it is the bare name of direct replies: it names nobody (the broker gives a message a
  * real address in its place, unless another protocol brought it), and the broker closes the channel that sends it.
  */
-import { MessageInvalid } from './errors.ts'
+import { checkForwardable } from './forwardable.ts'
 import { DIRECT_REPLY_TO, HEADER, isBrokerHeader, type RawDelivery, type WireProperties } from './message.ts'
-import { show } from './options.ts'
 
 /** Headers to set; `undefined` removes one. */
 export type HeaderChanges = Readonly<Record<string, unknown>>
 
-/** @throws MessageInvalid naming a header that amqplib cannot send as it came */
+/** @throws MessageInvalid naming a header or property that amqplib cannot send as it came */
 export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
   const properties = keptProperties(raw, changes)
-  checkSendable(properties.headers)
+  checkForwardable(properties)
   properties.headers = withWide(properties.headers) as Record<string, unknown>
   if (properties.timestamp !== undefined) properties.timestamp = Math.min(properties.timestamp, LAST_SECOND)
   return properties
@@ -98,36 +97,4 @@ function leftBehind(name: string): boolean {
     name === HEADER.publishId ||
     name.startsWith(HEADER.delayLevel)
   )
-}
-
-/** What is left out in reading would be left out of the copy; the broker moves the message as it is. */
-function checkSendable(headers: Readonly<Record<string, unknown>>): void {
-  const left = headers[HEADER.unreadable]
-  if (left !== undefined)
-    throw new MessageInvalid(
-      'headers',
-      `headers nested too deep, or named "__proto__", cannot be read and not be sent again: ${show(left)}`,
-    )
-  for (const name of Object.keys(headers)) checkTyped(name, headers[name])
-}
-
-/**
- * amqplib takes a table with a field "!" for a value with its type told. Where a publisher forged one, it writes something else than
- * came, and in the worst case a number that makes the broker close the whole connection, at every try.
- * @throws MessageInvalid
- */
-export function checkTyped(name: string, value: unknown): void {
-  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return
-  if (Object.hasOwn(value, '!')) {
-    if (!isTyped(value as { '!': unknown; value?: unknown }))
-      throw new MessageInvalid(`headers.${name}`, `header "${name}" has a table with a field "!", which cannot be sent`)
-  } else for (const item of Object.values(value)) checkTyped(name, item)
-}
-
-/** As amqplib reads timestamps and decimals, and as our producers write them and integers. */
-function isTyped({ '!': type, value }: { '!': unknown; value?: unknown }): boolean {
-  if (type === 'timestamp') return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 64
-  if (type === 'int64') return typeof value === 'bigint'
-  const { places, digits } = (value ?? {}) as { places?: unknown; digits?: unknown }
-  return type === 'decimal' && Number.isInteger(places) && Number.isInteger(digits)
 }

@@ -7,7 +7,7 @@ import { InvalidOption } from '../errors.ts'
 import { forwardedProperties, type HeaderChanges, keptProperties } from '../forward.ts'
 import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
 import { type Encoded, fieldTable } from '../producer/encode.ts'
-import { generationOf, identityOf, lastDeath, queueName, readLetter, transactionIdOf } from './story.ts'
+import { brokersReason, generationOf, identityOf, lastDeath, queueName, readLetter, transactionIdOf } from './story.ts'
 
 /** What a consumer writes into a letter; a replayed message starts anew without it. */
 const STORY = [
@@ -100,7 +100,7 @@ export function toldStory(raw: RawDelivery): HeaderChanges {
   const death = lastDeath(raw.properties.headers ?? {})
   if (!death) return {}
   return {
-    [HEADER.reason]: death.reason,
+    [HEADER.reason]: brokersReason(raw, death),
     [HEADER.queue]: death.queue,
     [HEADER.service]: undefined,
     [HEADER.host]: undefined,

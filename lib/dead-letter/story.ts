@@ -8,7 +8,10 @@
  */
 import { createHash } from 'node:crypto'
 import { MAX_COUNT } from '../consumer/decode.ts'
+import { textOf } from '../errors.ts'
+import { forwardedProperties } from '../forward.ts'
 import { HEADER, HEADER_PREFIX, isBrokerHeader, type RawDelivery } from '../message.ts'
+import { headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
 import { DELAY_PREFIX } from '../topology/delay.ts'
 
 /** A dead letter as lists show it: everything but its body. */
@@ -80,7 +83,7 @@ export function readLetter(raw: RawDelivery): Letter {
     id: messageId ?? `~${digestOf(raw).slice(0, 16)}`,
     messageId,
     transactionId: transactionIdOf(raw),
-    ...storyOf(headers, death),
+    ...storyOf(raw, headers, death),
     ...errorOf(headers),
     ...messageOf(raw, headers, death),
     generation: generationOf(raw),
@@ -130,12 +133,12 @@ export function userHeaders(headers: Values): Record<string, unknown> {
   )
 }
 
-function storyOf(headers: Values, death: Death | undefined) {
+function storyOf(raw: RawDelivery, headers: Values, death: Death | undefined) {
   const told = text(headers[HEADER.reason])
   const by = death ? ('broker' as const) : told === undefined ? ('unknown' as const) : ('consumer' as const)
   return {
     by,
-    reason: `${death?.reason ?? told ?? 'unknown'}${unreadable(headers)}`,
+    reason: death ? brokersReason(raw, death) : `${told ?? 'unknown'}${unreadable(headers)}`,
     queue: death?.queue ?? queueName(headers[HEADER.queue]),
     service: death ? undefined : text(headers[HEADER.service]),
     host: death ? undefined : text(headers[HEADER.host]),
@@ -146,6 +149,22 @@ function storyOf(headers: Values, death: Death | undefined) {
     discardedAt: ourTime(headers[HEADER.discardedAt]),
     editedFrom: text(headers[HEADER.editedFrom]),
   }
+}
+
+/** A consumer of ours rejects what it cannot send again, and has nowhere to write why. */
+export function brokersReason(raw: RawDelivery, { reason }: Death): string {
+  const why = reason === 'rejected' ? unforwardable(raw) : undefined
+  return why === undefined ? `${reason}${unreadable(raw.properties.headers ?? {})}` : `${reason} (${why})`
+}
+
+function unforwardable(raw: RawDelivery): string | undefined {
+  try {
+    forwardedProperties(raw, {})
+  } catch (error) {
+    return textOf(error)
+  }
+  const large = headerBytes(raw.properties.headers) > MAX_HEADER_BYTES
+  return large ? `headers of more than ${MAX_HEADER_BYTES} bytes cannot be sent again` : undefined
 }
 
 /** What could not be read is the likely reason, whoever put it here. */
