@@ -44,7 +44,10 @@ const KINDS = ['plain', 'redis', 'inbox', 'schema', 'ordered', 'digest', 'unguar
 type Kind = (typeof KINDS)[number]
 
 /** Why a letter cannot be sent by us at all. */
-export const UNSENDABLE = /too deep|field "!"|cannot be encoded/
+export const UNSENDABLE = /too deep|cannot be sent again|cannot be encoded/
+
+/** The broker's word for what a consumer of ours left to it. */
+const REJECTED = 'rejected'
 
 /** So many queues there are. */
 export const QUEUES = KINDS.length
@@ -266,6 +269,8 @@ export class World {
     const message = textIn(headers['surehop-error-message'])
     const fate = one.specimen.fate
     if (isKept(line)) this.ends.kept++
+    if (reason.startsWith(REJECTED) && !UNSENDABLE.test(reason))
+      throw new Miscarried(`its letter does not say what could not be sent: "${reason}": ${told(one)}`)
     else if (
       reason === 'invalid message' &&
       !/^(expected (header )?\S*(message_id|transaction_id|surehop-[a-z-]+)|expected headers|the (message|body) |body)/.test(
@@ -332,7 +337,7 @@ function publisher(): Promise<RawPublisher> {
 /** Did the broker put it there as it was, since we could not send it? */
 function isKept(line: string): boolean {
   const { headers } = JSON.parse(line) as { headers: Record<string, unknown> }
-  return headers['surehop-reason'] === 'rejected' || headers['surehop-unreadable'] !== undefined
+  return textIn(headers['surehop-reason']).startsWith(REJECTED) || headers['surehop-unreadable'] !== undefined
 }
 
 /** A table that cannot be sent in the place of one of our own headers: a letter in the archive does without it, a retry does not. */
