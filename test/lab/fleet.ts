@@ -11,7 +11,7 @@
 //     await fleet.enough(60_000)      // offers nothing new
 //     await fleet.drained(120_000)    // all has ended; rejects with what is missing
 //     await fleet.close()             // all workers closed; what lies where is on record
-//     const verdict = reconcile(new LedgerReader(fleet.folder).entries(), { limits })
+//     const verdict = reconcile(new LedgerReader(fleet.folder).entries())
 //     await fleet.discard()
 //
 // Promises: all waits have limits, and say what was missing; whatever happens, no process outlives `close`.
@@ -19,15 +19,17 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { deadQueueOf } from '../../lib/index.ts'
 import { type Bundle, bundle } from '../support/bundle.ts'
 import { eventually, within } from '../support/eventually.ts'
+import type { TcpProxy } from '../support/tcp-proxy.ts'
 import { Berth, type Errand } from './fleet/crew.ts'
 import { Follower } from './fleet/follower.ts'
 import { Ground } from './fleet/ground.ts'
 import { LedgerWriter } from './ledger/writer.ts'
 import { monotonicNs, type Path } from './ledger.ts'
-import type { Sabotage } from './workers/job.ts'
-import type { Progress, RedisPlace, Role, Workload } from './world.ts'
+import { RETRY, RETRY_DELAY_MS, type Sabotage } from './workers/job.ts'
+import type { Cast, Progress, RedisPlace, Role, Workload } from './world.ts'
 
 /** What the workers know of the world: proxies, never the servers themselves; and how much work there is. */
 export interface FleetSettings {
@@ -42,10 +44,12 @@ export interface FleetSettings {
   readonly folder?: string
   /** How many of each. Default: 2 producers, 1 outbox writer, 2 relays, 3 consumers, 2 inbox consumers. */
   readonly workers?: Partial<Readonly<Record<Role, number>>>
+  /** Who is there beside those: an operator, and messages that fail until their letter is sent again; or senders of half messages. Default: nobody. */
+  readonly cast?: Cast | undefined
   /** Messages offered per second, all processes of a path together. Default 300 and 60. */
-  readonly perSecond?: { readonly direct?: number; readonly outbox?: number }
+  readonly perSecond?: { readonly direct?: number; readonly outbox?: number; readonly half?: number }
   /** Messages in all; the fleet stops offering then. A producer that is killed makes it more. Default: until `enough`. */
-  readonly messages?: { readonly direct?: number; readonly outbox?: number }
+  readonly messages?: { readonly direct?: number; readonly outbox?: number; readonly half?: number }
   /** Messages accepted and not yet handled, beyond which producers wait, per path. Default 5,000. */
   readonly backlog?: number
   /** Paths on which one instance works and others stand by, so that order holds over instances; on the others all share the work. Default: outbox. */
@@ -74,8 +78,24 @@ const ROLES: Readonly<Record<Role, { readonly path?: Path; readonly many: number
   'inbox-consumer': { many: 2 },
   producer: { path: 'direct', many: 2 },
   'outbox-writer': { path: 'outbox', many: 1 },
+  operator: { many: 0 },
+  'half-producer': { path: 'half', many: 0 },
+  'half-checker': { many: 0 },
 }
-const RATES = { direct: 300, outbox: 60 }
+const CASTS: Readonly<Record<Cast, Partial<Record<Role, number>>>> = {
+  operator: { operator: 1 },
+  halves: { 'half-producer': 2, 'half-checker': 1 },
+}
+/** Of a thousand messages of the direct path, where there is an operator. */
+const REVIVED = 60
+const RATES = { direct: 300, outbox: 60, half: 30 }
+/** Who is closed first: the last ones still serve those before. */
+const CLOSING: readonly (readonly Role[])[] = [
+  ['producer', 'outbox-writer', 'operator'],
+  ['half-producer', 'half-checker'],
+  ['consumer', 'inbox-consumer'],
+  ['relay'],
+]
 const DEFAULTS = { seed: 1, backlog: 5_000, concurrency: 20, handlerMs: 20, leaseMs: 3_000 } as const
 const START_WITHIN_MS = 120_000
 const FOLLOW_EVERY_MS = 250
@@ -112,6 +132,7 @@ type Settled = FleetSettings & Required<Pick<FleetSettings, keyof typeof DEFAULT
 class TheFleet implements WorkingFleet {
   readonly folder: string
   readonly queues: readonly string[]
+  readonly castQueues: Readonly<Record<Cast, string>>
   readonly leaseMs: number
   readonly offeredAll: Promise<void>
   readonly #settings: Settled
@@ -122,7 +143,7 @@ class TheFleet implements WorkingFleet {
   readonly #following: NodeJS.Timeout
   readonly #berths: Berth[] = []
   readonly #crashes: string[] = []
-  readonly #stopped: Record<Path, boolean> = { direct: false, outbox: false }
+  readonly #stopped: Record<Path, boolean> = { direct: false, outbox: false, half: false }
   #acceptedAll: () => void = () => {}
   #isEnough = false
   #lastNumber = 0
@@ -135,6 +156,7 @@ class TheFleet implements WorkingFleet {
     this.#bundle = made
     this.leaseMs = settings.leaseMs
     this.queues = [ground.names.direct, ground.names.inbox]
+    this.castQueues = { operator: deadQueueOf(ground.names.direct), halves: `${ground.names.halves}.half.check` }
     this.#ledger = new LedgerWriter(folder, 0)
     this.#follower = new Follower(folder)
     this.offeredAll = new Promise((resolve) => {
@@ -146,7 +168,7 @@ class TheFleet implements WorkingFleet {
 
   async start(): Promise<void> {
     for (const [role, { many }] of Object.entries(ROLES) as [Role, { many: number }][]) {
-      const number = this.#settings.workers?.[role] ?? many
+      const number = this.#settings.workers?.[role] ?? this.#cast[role] ?? many
       for (let i = 0; i < number; i++) this.#berths.push(this.#berth(role, number))
     }
     const all = Promise.all(this.#berths.map((berth) => berth.work()))
@@ -163,8 +185,28 @@ class TheFleet implements WorkingFleet {
     return this.#of(worker).kill9()
   }
 
-  freeze(worker: number, forMs: number): Promise<void> {
-    return this.#of(worker).freeze(forMs)
+  freeze(worker: number, during: number | (() => Promise<unknown>)): Promise<void> {
+    return this.#of(worker).freeze(during)
+  }
+
+  inWork(worker: number): number {
+    this.#follower.look()
+    return this.#follower.inWork(worker)
+  }
+
+  takenFrom(worker: number): number {
+    this.#follower.look()
+    return this.#follower.takenFrom(worker)
+  }
+
+  cutOff(worker: number, proxies: readonly TcpProxy[]): void {
+    const ports = [...this.#of(worker).ports]
+    this.#ledger.write({ is: 'cut-off', at: monotonicNs(), worker })
+    for (const proxy of proxies) proxy.cut('rst', ports)
+  }
+
+  redisForgot(times: { readonly since: number; readonly from: number; readonly at: number }): void {
+    this.#ledger.write({ is: 'forgot', ...times })
   }
 
   async restartWithClock(worker: number, offsetMs: number): Promise<number> {
@@ -213,7 +255,7 @@ class TheFleet implements WorkingFleet {
 
   async #close(): Promise<void> {
     try {
-      for (const roles of [['producer', 'outbox-writer'], ['consumer', 'inbox-consumer'], ['relay']])
+      for (const roles of CLOSING)
         await Promise.all(this.#berths.filter(({ role }) => roles.includes(role)).map((berth) => berth.dismiss()))
       await this.#sweep()
       this.#follower.look()
@@ -227,7 +269,8 @@ class TheFleet implements WorkingFleet {
   async #sweep(): Promise<void> {
     for (let sweep = 0; sweep < SWEEPS; sweep++) {
       if (Object.keys(await this.#ground.onTheWay().catch(() => ({}))).length === 0) return
-      const berths = (['relay', 'consumer', 'inbox-consumer'] as const).map((role) => this.#berth(role, 1))
+      const halves = this.#settings.cast === 'halves' ? (['half-checker'] as const) : []
+      const berths = (['relay', 'consumer', 'inbox-consumer', ...halves] as const).map((role) => this.#berth(role, 1))
       this.#berths.push(...berths)
       await within(Promise.all(berths.map((berth) => berth.work())), { withinMs: SWEEP_WITHIN_MS }).catch(() => {})
       await eventually(() => this.#nothingWaits(), { withinMs: SWEEP_WITHIN_MS }).catch(() => {})
@@ -240,6 +283,11 @@ class TheFleet implements WorkingFleet {
     this.#ledger.close()
     this.#bundle.close()
     await this.#ground.close()
+  }
+
+  get #cast(): Partial<Record<Role, number>> {
+    const { cast } = this.#settings
+    return cast ? CASTS[cast] : {}
   }
 
   #of(worker: number): Berth {
@@ -264,10 +312,11 @@ class TheFleet implements WorkingFleet {
     const { names, postgres } = this.#ground
     const { path } = ROLES[role]
     const share = path && this.#settings.messages?.[path]
+    const revived = this.#settings.cast === 'operator' && path === 'direct' ? REVIVED : 0
     return {
       ...{ role, amqp, redis, postgres, names, seed, concurrency, handlerMs, leaseMs, singleActive, sabotage },
       folder: this.folder,
-      failing: { late: failing?.late ?? 20, dead: failing?.dead ?? 2 },
+      failing: { late: failing?.late ?? 20, dead: failing?.dead ?? 2, revived },
       perSecond: path ? (this.#settings.perSecond?.[path] ?? RATES[path]) / many : 0,
       share: share === undefined ? undefined : Math.ceil(share / many),
     }
@@ -275,8 +324,9 @@ class TheFleet implements WorkingFleet {
 
   #noteRules(): void {
     const { leaseMs, concurrency, singleActive } = this.#settings
-    const redelivered = Number(this.#ground.brokerVersion.split('.')[0]) >= 4 ? 'front' : 'back'
-    this.#ledger.write({ is: 'rules', at: monotonicNs(), leaseMs, concurrency, inOrder: singleActive, redelivered })
+    const redelivered = Number(this.#ground.brokerVersion.split('.')[0]) >= 4 ? ('front' as const) : ('back' as const)
+    const rules = { leaseMs, concurrency, inOrder: singleActive, redelivered, attempts: RETRY.attempts }
+    this.#ledger.write({ is: 'rules', at: monotonicNs(), ...rules, delayMs: RETRY_DELAY_MS })
   }
 
   #tellIfAccepted(): void {
@@ -289,7 +339,7 @@ class TheFleet implements WorkingFleet {
     // Again and again: a process that was killed and replaced has not heard it.
     if (this.#isEnough) for (const berth of this.#berths) if (!berth.accepted) berth.say({ enough: true })
     const { backlog } = this.#settings
-    for (const path of ['direct', 'outbox'] as const) {
+    for (const path of ['direct', 'outbox', 'half'] as const) {
       const waiting = this.#follower.waiting[path]
       const stop = this.#stopped[path] ? waiting > backlog / 2 : waiting > backlog
       this.#stopped[path] = stop
@@ -300,9 +350,11 @@ class TheFleet implements WorkingFleet {
 
   async #nothingWaits(): Promise<void> {
     this.#follower.look()
-    const { direct, outbox } = this.#follower.waiting
-    if (direct + outbox > 0)
-      throw new Error(`${direct} direct and ${outbox} outbox messages wait: ${this.#follower.missing(TOLD).join(', ')}`)
+    const { direct, outbox, half } = this.#follower.waiting
+    if (direct + outbox + half > 0) {
+      const missing = this.#follower.missing(TOLD).join(', ')
+      throw new Error(`${direct} direct, ${outbox} outbox and ${half} half messages wait: ${missing}`)
+    }
     const fill = await this.#ground.onTheWay()
     const left = Object.entries(fill).map(([name, count]) => `${count} in ${name}`)
     if (left.length > 0) throw new Error(`all is handled, and on the way are still ${left.join(', ')}`)

@@ -15,6 +15,9 @@ import { type FleetSettings, startFleet } from './fleet.ts'
 import type { Grounds } from './grounds.ts'
 import { LedgerReader } from './ledger/reader.ts'
 import { type Lane, lanesOf, type Row } from './mix.ts'
+import { judgeHalves } from './reconcile/halves.ts'
+import { withJudgement } from './reconcile/judgement.ts'
+import { judgeLetters } from './reconcile/letters.ts'
 import { reconcile } from './reconcile.ts'
 import { broken, type Played } from './table.ts'
 import type { Workload, World } from './world.ts'
@@ -47,15 +50,15 @@ export async function play(row: Row, grounds: Grounds, seed: number, size: Size,
   const folder = await mkdtemp(join(tmpdir(), 'surehop-lab-'))
   const letGo = guard({ path: folder })
   const outcome = await playInto(folder, row, grounds, seed, size, tell).catch(unplayed)
-  const { id, name, limits } = row
-  const played = { id, name, limits, seconds: (performance.now() - began) / 1_000, ...outcome }
+  const { id, name, limits, provokes } = row
+  const played = { id, name, limits, provokes, seconds: (performance.now() - began) / 1_000, ...outcome }
   if (broken(played).length === 0) await rm(folder, { recursive: true, force: true })
   else tell(`the ledger is kept in ${folder}`)
   letGo()
   return played
 }
 
-type Outcome = Pick<Played, 'injected' | 'verdict' | 'trouble'>
+type Outcome = Pick<Played, 'injected' | 'verdict' | 'trouble' | 'tried'>
 
 async function playInto(
   folder: string,
@@ -66,17 +69,36 @@ async function playInto(
   tell: Tell,
 ): Promise<Outcome> {
   await using place = await grounds.prepare(row)
-  await using fleet = await startFleet({ ...place.reach, ...size.fleet, seed, folder })
+  await using fleet = await startFleet({ ...place.reach, ...size.fleet, cast: row.cast, seed, folder })
   const round = new Round(row, { ...place.world, fleet }, seed, size, tell)
   const trouble = await round.work().then(() => undefined, inWords)
   await fleet.close()
-  const verdict = reconcile(new LedgerReader(folder).entries(), { limits: row.limits })
-  return { injected: round.injected, verdict, ...(trouble !== undefined && { trouble }) }
+  const verdict = reconcile(new LedgerReader(folder).entries())
+  return withCast(row, folder, { injected: round.injected, verdict, ...(trouble !== undefined && { trouble }) }, tell)
+}
+
+const JUDGES = { operator: judgeLetters, halves: judgeHalves } as const
+
+/** With what those did who are there only in some rows; a row in which they came to nothing proves nothing. */
+function withCast({ cast }: Row, folder: string, outcome: Outcome, tell: Tell): Outcome {
+  if (!cast) return outcome
+  const judged = JUDGES[cast](new LedgerReader(folder).entries())
+  tell(
+    Object.entries(judged.counts)
+      .map(([what, count]) => `${count} ${what}`)
+      .join(', '),
+  )
+  const troubles = [...(outcome.trouble === undefined ? [] : [outcome.trouble]), ...judged.untried]
+  const trouble = troubles.length === 0 ? {} : { trouble: troubles.join('; ') }
+  return { ...outcome, ...trouble, verdict: withJudgement(outcome.verdict, judged), tried: judged.counts }
 }
 
 function unplayed(error: unknown): Outcome {
   const counts = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
-  const verdict = { messages: 0, ...counts, longestGapMs: 0, evidence: [] }
+  const contests = { putOff: 0, takenOver: 0, refused: 0 }
+  const attempts = { attempts: 0, retried: 0, reordered: 0 }
+  const told = { unknown: { told: 0, withdrawn: 0, arrived: 0 }, neverSent: 0 }
+  const verdict = { messages: 0, ...counts, ...contests, ...attempts, ...told, longestGapMs: 0, evidence: [] }
   return { injected: 0, verdict, trouble: `it could not be played: ${inWords(error)}` }
 }
 

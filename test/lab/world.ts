@@ -72,22 +72,43 @@ export interface World {
 }
 
 /** What a process of the fleet does. */
-export type Role = 'producer' | 'outbox-writer' | 'relay' | 'consumer' | 'inbox-consumer'
+export type Role =
+  | 'producer'
+  | 'outbox-writer'
+  | 'relay'
+  | 'consumer'
+  | 'inbox-consumer'
+  | 'operator'
+  | 'half-producer'
+  | 'half-checker'
+
+/** Who is there beside the usual, in rows that ask for it: somebody who sends dead letters again; senders of half messages. */
+export type Cast = 'operator' | 'halves'
 
 /** The working processes. A killed one is replaced at once, by a new process with a new number. */
 export interface Fleet {
   /** The work queues, consumed by `consumer` and by `inbox-consumer`; quorum queues with a replica on each node. */
   readonly queues: readonly string[]
+  /** What the cast works on: the dead letters that are sent again; the half messages that are asked for. */
+  readonly castQueues: Readonly<Record<Cast, string>>
   /** How long a consumer's lease lasts: one that is frozen for longer wakes as a zombie, ms. */
   readonly leaseMs: number
   /** Numbers of those that live, by role. */
   living(role: Role): readonly number[]
   /** kill -9, and a new process in its place. @returns when the new one works */
   kill9(worker: number): Promise<void>
-  /** SIGSTOP, for so long, then SIGCONT. @returns when it goes on */
-  freeze(worker: number, forMs: number): Promise<void>
+  /** SIGSTOP, then SIGCONT after so many ms, or when `during` has ended. @returns when it goes on */
+  freeze(worker: number, during: number | (() => Promise<unknown>)): Promise<void>
+  /** How many of its handlers have begun and not ended, by the ledger. */
+  inWork(worker: number): number
+  /** How many of its runs that had not ended were begun anew by another process, by the ledger. */
+  takenFrom(worker: number): number
+  /** Resets its connections to the brokers, and nobody else's; those to Redis and Postgres stay. */
+  cutOff(worker: number, proxies: readonly TcpProxy[]): void
   /** Ends it and starts another in its place, whose clock is off by this many ms. @returns the new one's number */
   restartWithClock(worker: number, offsetMs: number): Promise<number>
+  /** Puts on record what Redis forgot, see `ledger.ts`; ns of the monotonic clock. */
+  redisForgot(times: { readonly since: number; readonly from: number; readonly at: number }): void
 }
 
 /** What the runner asks of a fleet beside its troubles. Messages are offered from its start until `enough`, never far ahead of the consumers. */
@@ -114,7 +135,7 @@ export interface Progress {
   readonly handled: number
 }
 
-/** What the ledger says when all is over. A row passes if all but `messages`, `repeated`, `deadLetters` and the gap is 0. */
+/** What the ledger says when all is over; what of it must be 0 for a row to pass: `PROMISES` in `table.ts`. */
 export interface Verdict {
   /** Accepted: confirmed, or committed to the outbox. */
   readonly messages: number
@@ -126,14 +147,31 @@ export interface Verdict {
   readonly repeated: number
   /** Recorded ends of a lease that had gone to somebody else, and tokens that were given twice. */
   readonly zombies: number
+  /** Attempts beyond the policy's, before their time, counted twice or not at all: `reconcile/attempts.ts`. */
+  readonly attempts: number
   /** First effects of a key that came before an earlier message's of the same key, where order is promised. */
   readonly outOfOrder: number
+  /** The same within a limit that the README states: by a lost consumer, whose messages the broker puts at the back of the queue. */
+  readonly reordered: number
   /** Effects of messages that nobody offered, or whose transaction was rolled back. */
   readonly phantom: number
   /** Messages left in any queue, unplanned dead letters included, and rows left in an outbox. */
   readonly left: number
   /** Messages that were meant to fail for good, and lie in the dead letters. */
   readonly deadLetters: number
+  /** Attempts beyond a first that were judged, and the least time from a failure to the next attempt, ms. */
+  readonly retried: number
+  readonly soonestRetryMs?: number
+  /** Messages of which a publish ended `unknown`; of these, those that were never offered again; of these, those that arrived. */
+  readonly unknown: { readonly told: number; readonly withdrawn: number; readonly arrived: number }
+  /** Messages whose only publish ended `not-sent` or `returned`: one of them that arrives is a phantom. */
+  readonly neverSent: number
+  /** Claims of messages that another process held, which were put off. */
+  readonly putOff: number
+  /** Runs whose message another process began anew, while theirs was alive and had not ended. */
+  readonly takenOver: number
+  /** Of those, how many tried their effect or their record afterwards, and were refused. */
+  readonly refused: number
   /** Longest time without any effect on a path while accepted messages were waiting there, ms. */
   readonly longestGapMs: number
   /** The first few of each kind that is not 0, with what is needed to look further. */
@@ -141,10 +179,13 @@ export interface Verdict {
 }
 
 /** What a fault touches; two that touch the same are never in force at once. */
-export type Touches = 'broker' | 'broker-network' | 'redis' | 'postgres' | 'publishing' | 'consuming' | 'relaying'
+export type Touches = 'broker' | 'broker-network' | 'redis' | 'postgres' | 'publishing' | 'consuming' | 'relaying' | 'operating' | 'deciding'
 
 /** A limit that the README states: effects may be repeated where a fault reaches it. */
 export type Limit = 'redis-forgets' | 'process-dies'
+
+/** What a fault is there to provoke: a row in which it never came to that proves nothing. */
+export type Provoked = 'putOff' | 'takenOver' | 'refused'
 
 /** One kind of trouble. */
 export interface Fault {
@@ -155,7 +196,10 @@ export interface Fault {
   readonly touches: Touches
   /** What the row needs beside the usual. */
   readonly needs?: 'sentinel' | 'redis-cluster'
+  /** Who must be in the fleet beside the usual. */
+  readonly cast?: Cast
   readonly limit?: Limit
+  readonly provokes?: readonly Provoked[]
   /** Makes its choices (which node, how long) now, so that a seed tells the schedule, whatever the world does meanwhile. */
   deal(random: Random): Injection
 }

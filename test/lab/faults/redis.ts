@@ -3,9 +3,18 @@
 import { Redis } from 'ioredis'
 import { eventually } from '../../support/eventually.ts'
 import type { Server } from '../../support/server.ts'
+import { monotonicNs } from '../ledger.ts'
 import type { Random } from '../random.ts'
 import type { Fault, World } from '../world.ts'
 import { at, hold, seconds, span } from './held.ts'
+
+/** Of what Redis was told: since ever. */
+const ALL = 0
+/**
+ * The last writes a replica may lack when its master dies, ms. Replication follows in milliseconds; a machine that is busy with
+ * everything else may keep it waiting.
+ */
+const BEHIND_MS = 5_000
 
 export const redisFaults: readonly Fault[] = [
   // No record can be read or made: nothing may be run, nothing may be lost.
@@ -41,7 +50,7 @@ export const redisFaults: readonly Fault[] = [
   },
   {
     // A third of the records is out of reach; the rest works on.
-    ...onCluster('cluster-kill', 'one master of a Redis Cluster killed, back with its data', async () => {}),
+    ...onCluster('cluster-kill', 'one master of a Redis Cluster killed, back with its data'),
     needs: 'redis-cluster',
   },
   {
@@ -71,13 +80,15 @@ function onRedis(
 }
 
 // Nobody gets in before all is forgotten, as if its disk had been lost.
-async function returnEmpty({ redis, redisProxy }: World, ms: number): Promise<void> {
+async function returnEmpty({ redis, redisProxy, fleet }: World, ms: number): Promise<void> {
   await redisProxy.refuse()
   redisProxy.cut()
+  const from = monotonicNs()
   await redis.kill9()
   await hold(ms)
   await redis.start()
   await forget(redis)
+  fleet.redisForgot({ since: ALL, from, at: monotonicNs() })
   await redisProxy.accept()
 }
 
@@ -87,10 +98,12 @@ async function forget({ url }: Pick<Server, 'url'>): Promise<void> {
   await client.flushall('SYNC').finally(() => client.disconnect())
 }
 
-async function failOver({ sentinel }: World, ms: number): Promise<void> {
+async function failOver({ sentinel, fleet }: World, ms: number): Promise<void> {
   if (!sentinel) throw new Error('expected a world with Sentinel, got one without: the row needs to ask for it')
   const old = await sentinel.master()
+  const from = monotonicNs()
   await old.kill9()
+  fleet.redisForgot({ since: from - BEHIND_MS * 1e6, from, at: monotonicNs() })
   await eventually(async () => (await sentinel.master()) !== old || Promise.reject(new Error('still the old one')), {
     withinMs: 60_000,
     what: 'another Redis master',
@@ -99,21 +112,25 @@ async function failOver({ sentinel }: World, ms: number): Promise<void> {
   await sentinel.whole()
 }
 
-function onCluster(id: string, name: string, after: (server: Server) => Promise<void>): Fault {
+function onCluster(id: string, name: string, after?: (server: Server) => Promise<void>): Fault {
   return {
     id,
     name,
     touches: 'redis',
     deal(random: Random) {
       const [which, ms] = [random.between(0, 2), span(random, 500, 4_000)]
-      const inject = async ({ redisCluster }: World) => {
+      const inject = async ({ redisCluster, fleet }: World) => {
         if (!redisCluster)
           throw new Error('expected a world with a Redis Cluster, got one without: the row needs to ask')
         const server = at(which, redisCluster.servers)
+        const from = monotonicNs()
         await server.kill9()
         await hold(ms)
         await server.start()
-        await after(server)
+        if (after) {
+          await after(server)
+          fleet.redisForgot({ since: ALL, from, at: monotonicNs() })
+        }
         await redisCluster.whole()
       }
       return { choices: `master ${which + 1}, ${seconds(ms)}`, inject }

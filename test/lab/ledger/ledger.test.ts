@@ -11,6 +11,7 @@ import { entryOf, lineOf } from './lines.ts'
 import { LedgerReader } from './reader.ts'
 import { LedgerWriter } from './writer.ts'
 
+const OUTCOMES = ['confirmed', 'unknown', 'refused', 'nacked', 'returned', 'not-sent'] as const
 const number = fc.nat(Number.MAX_SAFE_INTEGER)
 const word = fc.string({ unit: 'grapheme' })
 const path = fc.constantFrom('direct' as const, 'outbox' as const)
@@ -21,21 +22,38 @@ const entry: fc.Arbitrary<Entry> = fc.oneof(
   }),
   fc.record({
     ...{ is: fc.constant('told' as const), at: number, id: word },
-    outcome: fc.constantFrom('confirmed' as const, 'refused' as const, 'unknown' as const),
+    outcome: fc.constantFrom(...OUTCOMES),
   }),
-  fc.record({ is: fc.constantFrom('started' as const, 'effect' as const), at: number, id: word, token: number }),
+  fc.record({
+    ...{ is: fc.constant('started' as const), at: number, id: word, token: number },
+    ...{ attempt: number, generation: number },
+  }),
+  fc.record({ is: fc.constantFrom('effect' as const, 'threw' as const), at: number, id: word, token: number }),
   fc.record({
     ...{ is: fc.constant('ended' as const), at: number, id: word, token: number, since: number },
     as: fc.constantFrom('completed' as const, 'failed' as const, 'returned' as const, 'dead' as const),
   }),
-  fc.record({ is: fc.constantFrom('dropped' as const, 'committed' as const), at: number, id: word }),
+  fc.record({
+    is: fc.constantFrom('dropped' as const, 'committed' as const, 'withdrawn' as const),
+    at: number,
+    id: word,
+  }),
+  fc.record({
+    ...{ is: fc.constant('denied' as const), at: number, id: word, token: number, since: number },
+    as: fc.constantFrom('completed' as const, 'failed' as const, 'returned' as const, 'dead' as const),
+  }),
+  fc.record({ is: fc.constant('put-off' as const), at: number, id: word }),
+  fc.record({ is: fc.constant('lapsed' as const), at: number }),
+  fc.record({ is: fc.constant('cut-off' as const), at: number, worker: number }),
   fc.record({ is: fc.constant('silent' as const), at: number, from: number }),
   fc.record({ is: fc.constant('unmoored' as const), at: number }),
   fc.record({ is: fc.constant('output' as const), at: number, id: word, of: word }),
   fc.record({
     ...{ is: fc.constant('rules' as const), at: number, leaseMs: number, concurrency: number },
     ...{ inOrder: fc.uniqueArray(path), redelivered: fc.constantFrom('front' as const, 'back' as const) },
+    ...{ attempts: number, delayMs: number },
   }),
+  fc.record({ is: fc.constant('forgot' as const), at: number, from: number, since: number }),
   fc.record({ is: fc.constant('born' as const), at: number, worker: number, role: word }),
   fc.record({
     ...{ is: fc.constant('died' as const), at: number, worker: number },

@@ -3,10 +3,14 @@
 // Promises: `entryOf(lineOf(entry))` is the entry; ids, keys and reasons may hold any character.
 
 import type { End, Entry, Fate, Outcome, Path } from '../ledger.ts'
+import { castEntryOf, castLineOf } from './cast.ts'
 
-const PATHS = { d: 'direct', o: 'outbox' } as const satisfies Record<string, Path>
-const FATES = { w: 'well', l: 'late', d: 'dead' } as const satisfies Record<string, Fate>
-const OUTCOMES = { c: 'confirmed', r: 'refused', u: 'unknown' } as const satisfies Record<string, Outcome>
+const PATHS = { d: 'direct', o: 'outbox', h: 'half' } as const satisfies Record<string, Path>
+const FATES = { w: 'well', l: 'late', d: 'dead', r: 'revived' } as const satisfies Record<string, Fate>
+const OUTCOMES = {
+  ...({ c: 'confirmed', r: 'refused', u: 'unknown' } as const),
+  ...({ n: 'nacked', b: 'returned', s: 'not-sent' } as const),
+} satisfies Record<string, Outcome>
 const ENDS = { c: 'completed', f: 'failed', r: 'returned', d: 'dead' } as const satisfies Record<string, End>
 const SIDES = { f: 'front', b: 'back' } as const
 const DEATHS = { k: 'killed', c: 'closed', x: 'crashed' } as const
@@ -18,13 +22,25 @@ export function lineOf(entry: Entry): string {
     case 'offered':
       return `o ${at} ${word(entry.id)} ${entry.path[0]} ${word(entry.key)} ${entry.n} ${entry.fate[0]}`
     case 'told':
-      return `t ${at} ${word(entry.id)} ${entry.outcome[0]}`
+      return `t ${at} ${word(entry.id)} ${letterOf(OUTCOMES, entry.outcome)}`
+    case 'withdrawn':
+      return `w ${at} ${word(entry.id)}`
     case 'started':
-      return `s ${at} ${word(entry.id)} ${entry.token}`
+      return `s ${at} ${word(entry.id)} ${entry.token} ${entry.attempt} ${entry.generation}`
+    case 'threw':
+      return `h ${at} ${word(entry.id)} ${entry.token}`
     case 'effect':
       return `e ${at} ${word(entry.id)} ${entry.token}`
     case 'ended':
       return `x ${at} ${word(entry.id)} ${entry.token} ${entry.since} ${entry.as[0]}`
+    case 'denied':
+      return `g ${at} ${word(entry.id)} ${entry.token} ${entry.since} ${entry.as[0]}`
+    case 'put-off':
+      return `v ${at} ${word(entry.id)}`
+    case 'lapsed':
+      return `y ${at}`
+    case 'cut-off':
+      return `i ${at} ${entry.worker}`
     case 'dropped':
       return `d ${at} ${word(entry.id)}`
     case 'silent':
@@ -34,7 +50,9 @@ export function lineOf(entry: Entry): string {
     case 'output':
       return `u ${at} ${word(entry.id)} ${word(entry.of)}`
     case 'rules':
-      return `p ${at} ${entry.leaseMs} ${entry.concurrency} ${entry.redelivered[0]} ${pathsIn(entry.inOrder)}`
+      return rulesLine(entry)
+    case 'forgot':
+      return `f ${at} ${entry.from} ${entry.since}`
     case 'born':
       return `b ${at} ${entry.worker} ${word(entry.role)}`
     case 'died':
@@ -47,24 +65,38 @@ export function lineOf(entry: Entry): string {
       return `z ${at} ${word(entry.id)} ${word(entry.why)}`
     case 'left':
       return `l ${at} ${word(entry.id)} ${word(entry.where)}`
+    default:
+      return castLineOf(entry, { word, text })
   }
 }
 
 /** @throws Error when it is no line of a ledger */
 export function entryOf(line: string): Entry {
-  const [letter, when, a = '', b = '', c = '', d = '', e = ''] = line.split(' ')
+  const [letter, when, a = '', b = '', c = '', d = '', e = '', f = ''] = line.split(' ')
   const at = Number(when)
   switch (letter) {
     case 'o':
       return { is: 'offered', at, id: text(a), path: of(PATHS, b), key: text(c), n: Number(d), fate: of(FATES, e) }
     case 't':
       return { is: 'told', at, id: text(a), outcome: of(OUTCOMES, b) }
+    case 'w':
+      return { is: 'withdrawn', at, id: text(a) }
     case 's':
-      return { is: 'started', at, id: text(a), token: Number(b) }
+      return { is: 'started', at, id: text(a), token: Number(b), attempt: Number(c), generation: Number(d) }
+    case 'h':
+      return { is: 'threw', at, id: text(a), token: Number(b) }
     case 'e':
       return { is: 'effect', at, id: text(a), token: Number(b) }
     case 'x':
       return { is: 'ended', at, id: text(a), token: Number(b), since: Number(c), as: of(ENDS, d) }
+    case 'g':
+      return { is: 'denied', at, id: text(a), token: Number(b), since: Number(c), as: of(ENDS, d) }
+    case 'v':
+      return { is: 'put-off', at, id: text(a) }
+    case 'y':
+      return { is: 'lapsed', at }
+    case 'i':
+      return { is: 'cut-off', at, worker: Number(a) }
     case 'd':
       return { is: 'dropped', at, id: text(a) }
     case 'q':
@@ -74,7 +106,9 @@ export function entryOf(line: string): Entry {
     case 'u':
       return { is: 'output', at, id: text(a), of: text(b) }
     case 'p':
-      return rules(at, Number(a), Number(b), of(SIDES, c), d)
+      return rules(at, Number(a), Number(b), of(SIDES, c), d, Number(e), Number(f))
+    case 'f':
+      return { is: 'forgot', at, from: Number(a), since: Number(b) }
     case 'b':
       return { is: 'born', at, worker: Number(a), role: text(b) }
     case 'k':
@@ -88,16 +122,32 @@ export function entryOf(line: string): Entry {
     case 'l':
       return { is: 'left', at, id: text(a), where: text(b) }
     default:
-      throw new Error(`expected a line of a ledger, got ${JSON.stringify(line.slice(0, 80))}`)
+      return castEntryOf(line, { word, text }) ?? noLine(line)
   }
 }
 
-function rules(at: number, leaseMs: number, concurrency: number, redelivered: 'front' | 'back', paths: string): Entry {
-  return { is: 'rules', at, leaseMs, concurrency, redelivered, inOrder: [...paths].map((path) => of(PATHS, path)) }
+type Rules = Entry & { readonly is: 'rules' }
+
+function rulesLine({ at, leaseMs, concurrency, redelivered, inOrder, attempts, delayMs }: Rules): string {
+  const paths = inOrder.map((path) => path[0]).join('')
+  return `p ${at} ${leaseMs} ${concurrency} ${redelivered[0]} ${paths} ${attempts} ${delayMs}`
 }
 
-function pathsIn(paths: readonly Path[]): string {
-  return paths.map((path) => path[0]).join('')
+function rules(
+  at: number,
+  leaseMs: number,
+  concurrency: number,
+  redelivered: 'front' | 'back',
+  paths: string,
+  attempts: number,
+  delayMs: number,
+): Rules {
+  const inOrder = [...paths].map((path) => of(PATHS, path))
+  return { is: 'rules', at, leaseMs, concurrency, redelivered, inOrder, attempts, delayMs }
+}
+
+function noLine(line: string): never {
+  throw new Error(`expected a line of a ledger, got ${JSON.stringify(line.slice(0, 80))}`)
 }
 
 const PLAIN = /^[\w.:-]+$/
@@ -109,6 +159,10 @@ function word(text: string): string {
 
 function text(word: string): string {
   return word.includes('%') ? (word === '%' ? '' : decodeURIComponent(word)) : word
+}
+
+function letterOf<T extends string>(names: Readonly<Record<string, T>>, name: T): string {
+  return Object.keys(names).find((letter) => names[letter] === name)!
 }
 
 function of<T extends string>(names: Readonly<Record<string, T>>, letter: string): T {

@@ -1,7 +1,7 @@
 // Made-up histories, to test the reconciliation with: scripts of what happens to one key's messages, played together in a random
 // order. Process 8 dies, and process 9 is silent for two leases, between the first act and the second.
 
-import type { Entry, Fate, Noted, Path } from '../ledger.ts'
+import type { Entry, Fate, Noted, Outcome, Path } from '../ledger.ts'
 import type { Random } from '../random.ts'
 
 /** An entry without its time; some need the time of an earlier one of the script. */
@@ -17,25 +17,41 @@ export const DIES = 8
 export const FALLS_SILENT = 9
 export const LEASE_MS = 1
 export const CONCURRENCY = 4
+/** Of the retry policy; the delay is shorter than what lies between the acts. */
+export const ATTEMPTS = 2
+const DELAY_MS = LEASE_MS
 const PRODUCER = 1
 const SLICE_NS = 1_000
 
+/** What else happens between the acts: Redis forgets all, or what it is told while it does. */
+export interface World {
+  readonly redelivered?: 'front' | 'back'
+  readonly forgets?: 'all' | 'the last'
+}
+
 /** Plays all scripts together: lines of one script keep their order, those of different ones mix as chance will. */
-export function play(scripts: readonly Script[], random: Random, redelivered: 'front' | 'back' = 'front'): Noted[] {
+export function play(
+  scripts: readonly Script[],
+  random: Random,
+  { redelivered = 'front', forgets }: World = {},
+): Noted[] {
   const noted: Noted[] = []
   let at = 5 * LEASE_MS * 1e6
   const note = (line: Line) => {
     // The store was asked a moment before it answered.
-    const since = 'since' in line ? { since: at + SLICE_NS / 2 } : {}
+    const since = 'since' in line && line.is !== 'forgot' ? { since: at + SLICE_NS / 2 } : {}
     at += SLICE_NS
     noted.push({ ...line, ...since, at } as Noted)
   }
-  note({ is: 'rules', by: 0, leaseMs: LEASE_MS, concurrency: CONCURRENCY, inOrder: ['outbox'], redelivered })
+  const policy = { attempts: ATTEMPTS, delayMs: DELAY_MS }
+  const rules = { leaseMs: LEASE_MS, concurrency: CONCURRENCY, inOrder: ['outbox' as const], redelivered, ...policy }
+  note({ is: 'rules', by: 0, ...rules })
   for (const worker of [2, 3, DIES, FALLS_SILENT]) note({ is: 'born', by: 0, worker, role: 'consumer' })
   for (const worker of [4, 5]) note({ is: 'born', by: 0, worker, role: 'inbox-consumer' })
   mixed([...scripts.map(({ first }) => first)], random).forEach(note)
   const silentFrom = at
   note({ is: 'died', by: 0, worker: DIES, how: 'killed' })
+  if (forgets) note({ is: 'forgot', by: 0, from: at, since: forgets === 'all' ? 0 : at })
   at += 2 * LEASE_MS * 1e6
   note({ is: 'silent', by: FALLS_SILENT, from: silentFrom })
   mixed([...scripts.map(({ second }) => second)], random).forEach(note)
@@ -87,7 +103,7 @@ export class Telling {
     return [{ is: 'offered', by: PRODUCER, id, path: this.#path, key: this.#key, n: this.#n, fate }]
   }
 
-  told(...outcomes: readonly ('confirmed' | 'refused' | 'unknown')[]): Line[] {
+  told(...outcomes: readonly Outcome[]): Line[] {
     return outcomes.map((outcome) => ({ is: 'told', by: PRODUCER, id: this.id, outcome }))
   }
 
@@ -96,8 +112,21 @@ export class Telling {
     return [...this.offered(fate), ...this.told('confirmed')]
   }
 
-  started(by: number, token: number): Line[] {
-    return [{ is: 'started', by, id: this.id, token }]
+  withdrawn(): Line[] {
+    return [{ is: 'withdrawn', by: PRODUCER, id: this.id }]
+  }
+
+  started(by: number, token: number, attempt = 1): Line[] {
+    return [{ is: 'started', by, id: this.id, token, attempt, generation: 0 }]
+  }
+
+  /** A run that fails by an error of its own, and is recorded so. */
+  failed(by: number, token: number, attempt = 1): Line[] {
+    return [...this.threw(by, token, attempt), ...this.ended(by, token, 'failed')]
+  }
+
+  threw(by: number, token: number, attempt = 1): Line[] {
+    return [...this.started(by, token, attempt), { is: 'threw', by, id: this.id, token }]
   }
 
   effect(by: number, token: number): Line[] {
@@ -109,8 +138,8 @@ export class Telling {
   }
 
   /** A whole run. */
-  run(by: number, token: number): Line[] {
-    return [...this.started(by, token), ...this.effect(by, token), ...this.ended(by, token)]
+  run(by: number, token: number, attempt = 1): Line[] {
+    return [...this.started(by, token, attempt), ...this.effect(by, token), ...this.ended(by, token)]
   }
 
   dropped(by: number): Line[] {

@@ -13,12 +13,14 @@
 //   death explains no more than both; the rest is doubled.
 // - its process had no answer from the store for a whole lease before the later run began: its lease was lost (frozen, cut off).
 //   The time counts from the sending of the last renewal that was answered, so it never says more than Redis can have seen.
-// - Redis may have forgotten (only in runs in which a fault makes it forget): then a record that was made explains nothing, either.
+// - Redis has forgotten its lease, or its record, at an instant that lies between the two runs; the fault that did it has put on
+//   record when, and how much it may have forgotten. Then even a recorded completion keeps nobody from running it again.
 //
 // Everything else is *doubled*: also a run that begins after another one of its message was recorded as completed, effect or not.
 //
-// A *zombie* is a run whose end was recorded although the store was first asked to after a run with a newer token had begun; or a
-// token that two runs got. A message that completed, and lies in the dead letters with a story, has two ends: a zombie, too.
+// A *zombie* is a run whose end was recorded although the store was first asked to after a run with a newer token had begun, which
+// Redis had not forgotten; or a token that two runs got; or one that is not newer than that of a run which began before, unless its
+// process may have slept since it was given. Tokens are judged whatever Redis forgets: they grow even when it comes back empty. A message that completed, and lies in the dead letters with a story, has two ends: a zombie, too.
 
 import { type Life, NEVER, type Run, type Stories, type Story } from './stories.ts'
 
@@ -35,12 +37,10 @@ const SOUND: Judged = { repeated: 0, doubled: [], zombies: [] }
 /** Judges message after message; remembers how much each death has explained. */
 export class Runs {
   readonly #stories: Stories
-  readonly #forgets: boolean
   readonly #explainedByDeath = new Map<number, number>()
 
-  constructor(stories: Stories, forgets: boolean) {
+  constructor(stories: Stories) {
     this.#stories = stories
-    this.#forgets = forgets
   }
 
   judge({ runs }: Story): Judged {
@@ -54,16 +54,28 @@ export class Runs {
     return { repeated: Math.max(0, repeated), doubled, zombies: this.#zombies(inOrder) }
   }
 
+  /** Where the effect is in the database, and repeats of it are counted there. */
+  zombiesOf({ runs }: Story): readonly string[] {
+    return runs.length < 2 ? [] : this.#zombies(runs.toSorted((a, b) => a.token - b.token))
+  }
+
   /** @returns why the effect of the later run should not have been; undefined if it is within a limit */
   #unexplained(earlier: Run, later: Run): string | undefined {
-    if (this.#forgets) return undefined
     if (earlier.end === 'completed' && earlier.endSince < later.started)
-      return `the effect of ${nameOf(later)} came after ${nameOf(earlier)} was recorded as completed`
+      return this.#forgotEnd(earlier, later)
+        ? undefined
+        : `the effect of ${nameOf(later)} came after ${nameOf(earlier)} was recorded as completed`
     const life = this.#stories.lives.get(earlier.by)
     if (life && this.#wasSilent(life, earlier, later)) return undefined
+    const leased = { from: earlier.started, until: earlier.started }
+    if (this.#stories.forgot(leased, later.started)) return undefined
     if (life && (life.how === 'killed' || life.how === 'crashed') && life.died <= later.started)
       return this.#byDeath(earlier, later)
     return `the effect of ${nameOf(later)} came while the process of ${nameOf(earlier)} was alive`
+  }
+
+  #forgotEnd({ endSince, ended }: Run, later: Run): boolean {
+    return this.#stories.forgot({ from: endSince, until: ended }, later.started)
   }
 
   #wasSilent({ silences }: Life, earlier: Run, later: Run): boolean {
@@ -81,10 +93,12 @@ export class Runs {
 
   /** Runs without an effect of their own that began after a completion. */
   #again(inOrder: readonly Run[], effects: ReadonlySet<Run>): string[] {
-    if (this.#forgets) return []
     const completed = inOrder.filter(({ end }) => end === 'completed')
     const wrong = (run: Run) =>
-      completed.find((before) => before !== run && before.token <= run.token && before.endSince < run.started)
+      completed.find(
+        (before) =>
+          before !== run && before.token <= run.token && before.endSince < run.started && !this.#forgotEnd(before, run),
+      )
     return inOrder.flatMap((run) => {
       const before = effects.has(run) ? undefined : wrong(run)
       return before ? [`${nameOf(run)} began after ${nameOf(before)} was recorded as completed`] : []
@@ -92,14 +106,30 @@ export class Runs {
   }
 
   #zombies(inOrder: readonly Run[]): string[] {
-    if (this.#forgets) return []
-    const late = inOrder.flatMap((run, i) => {
-      const newer = inOrder.slice(i + 1).find(({ started, token }) => token > run.token && started < run.endSince)
-      return run.end !== undefined && newer ? [`${nameOf(run)} recorded its end over ${nameOf(newer)}`] : []
-    })
     const begun = inOrder.filter((run) => !isBurial(run))
-    const twice = begun.filter(({ starts }, i) => starts > 1 || begun[i - 1]?.token === begun[i]!.token)
-    return [...late, ...twice.map((run) => `the token of ${nameOf(run)} was given twice`)]
+    const twice = new Set(begun.filter(({ starts }, i) => starts > 1 || begun[i - 1]?.token === begun[i]!.token))
+    return inOrder.flatMap((run, i) => {
+      if (twice.has(run)) return [`the token of ${nameOf(run)} was given twice`]
+      const newer = inOrder.slice(i + 1).filter(({ token }) => token > run.token)
+      const overwritten = newer.find((one) => this.#overwrote(run, one))
+      if (overwritten) return [`${nameOf(run)} recorded its end over ${nameOf(overwritten)}`]
+      const before = newer.find((one) => this.#cameLater(run, one))
+      return before ? [`${nameOf(run)} began after ${nameOf(before)}: its token had not grown`] : []
+    })
+  }
+
+  #overwrote({ end, endSince, ended }: Run, newer: Run): boolean {
+    if (end === undefined || newer.started >= endSince) return false
+    const made = { from: newer.started, until: newer.end === undefined ? newer.started : newer.ended }
+    return !this.#stories.forgot(made, ended)
+  }
+
+  /** Where its process did not sleep, it began when its token was given. */
+  #cameLater({ by, started, starts }: Run, newer: Run): boolean {
+    if (starts === 0 || newer.started >= started) return false
+    const { lives, leaseNs } = this.#stories
+    const slept = lives.get(by)?.silences.some(([from, until]) => from <= started && until + leaseNs >= newer.started)
+    return !slept
   }
 }
 

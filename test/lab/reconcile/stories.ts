@@ -1,17 +1,26 @@
 // The story of each message, gathered from entries that come in any order of the files.
 
+import { type CastEntry, isOfCast } from '../ledger/cast.ts'
 import type { End, Fate, Noted, Path } from '../ledger.ts'
 
 /** One run of a handler on the direct path, known by its fencing token. Times in ns; `NEVER` where there is none. */
 export interface Run {
   readonly token: number
   readonly by: number
+  /** As its context said; 0 where it never began. */
+  attempt: number
+  generation: number
   starts: number
   started: number
+  /** When its handler failed, not because its signal had fired. */
+  threw: number
   effect: number
-  /** When the store was first asked to record its end, if it did. */
+  /** When the store was first asked to record its end, if it did, and when it had. */
   endSince: number
+  ended: number
   end: End | undefined
+  /** When it was refused to record its end, if it was. */
+  refused: number
 }
 
 /** All that is known of one message. */
@@ -24,6 +33,12 @@ export interface Story {
   fate: Fate
   /** When whoever offered it was told that it is accepted. */
   confirmed: number
+  /** A publish of it ended `unknown`. */
+  unknown: boolean
+  /** Its publishes ended, as far as they did, otherwise than `not-sent` or `returned`. */
+  mayHaveArrived: boolean
+  /** Nobody will offer it again. */
+  withdrawn: boolean
   /** Its business row is there at the end. */
   committed: boolean
   readonly runs: Run[]
@@ -47,6 +62,13 @@ export interface Life {
   readonly unmoored: number[]
 }
 
+/** Redis forgot what it was told from `since` until `until`; nobody noticed before `from`. */
+export interface Forgetting {
+  readonly since: number
+  readonly from: number
+  readonly until: number
+}
+
 const NOTHING: ReadonlySet<string> = new Set()
 const NOWHERE: readonly number[] = []
 
@@ -61,6 +83,10 @@ export class Stories {
   concurrency = Number.POSITIVE_INFINITY
   inOrder: readonly Path[] = []
   redelivered: 'front' | 'back' = 'front'
+  /** Of the retry policy. */
+  attempts = Number.POSITIVE_INFINITY
+  delayNs = 0
+  readonly forgettings: Forgetting[] = []
   /** How many entries of each kind; what was told by its outcome, ends by their kind. */
   readonly counts: Record<string, number> = {}
   /** Time of the earliest entry. */
@@ -79,8 +105,12 @@ export class Stories {
     else if (is === 'silent') this.#silent(entry)
     else if (is === 'born') this.#life(entry.worker).role = entry.role
     else if (is === 'died') Object.assign(this.#life(entry.worker), { died: entry.at, how: entry.how })
+    else if (is === 'forgot') this.forgettings.push({ since: entry.since, from: entry.from, until: entry.at })
     else if (is === 'unmoored') this.#life(entry.by).unmoored.push(entry.at)
+    else if (is === 'cut-off') this.#life(entry.worker).unmoored.push(entry.at)
+    else if (is === 'put-off' || is === 'lapsed') return
     else if (is === 'output') this.#output(entry)
+    else if (isOfCast(entry)) return
     else tell(this.story(entry.id), entry)
   }
 
@@ -92,6 +122,11 @@ export class Stories {
     return story
   }
 
+  /** Had Redis lost, of what it recorded at some time in `made`, what somebody asked for at `asked`? */
+  forgot(made: { readonly from: number; readonly until: number }, asked: number): boolean {
+    return this.forgettings.some(({ since, from, until }) => made.from <= until && made.until >= since && asked >= from)
+  }
+
   #life(worker: number): Life {
     const known = this.lives.get(worker)
     if (known !== undefined) return known
@@ -100,8 +135,10 @@ export class Stories {
     return life
   }
 
-  #rules({ leaseMs, concurrency, inOrder, redelivered }: Noted & { is: 'rules' }): void {
+  #rules({ leaseMs, concurrency, inOrder, redelivered, attempts, delayMs }: Noted & { is: 'rules' }): void {
     this.leaseNs = leaseMs * 1e6
+    this.attempts = attempts
+    this.delayNs = delayMs * 1e6
     this.concurrency = concurrency
     this.inOrder = inOrder
     this.redelivered = redelivered
@@ -118,7 +155,23 @@ export class Stories {
 }
 
 /** Of one message. */
-type Told = Exclude<Noted, { readonly is: 'rules' | 'silent' | 'born' | 'died' | 'unmoored' | 'output' }>
+type Told = Exclude<
+  Noted,
+  {
+    readonly is:
+      | 'rules'
+      | 'silent'
+      | 'born'
+      | 'died'
+      | 'unmoored'
+      | 'output'
+      | 'forgot'
+      | 'cut-off'
+      | 'put-off'
+      | 'lapsed'
+      | CastEntry['is']
+  }
+>
 
 function tell(story: Story, entry: Told): void {
   switch (entry.is) {
@@ -129,16 +182,25 @@ function tell(story: Story, entry: Told): void {
       story.fate = entry.fate
       break
     case 'told':
-      if (entry.outcome === 'confirmed') story.confirmed = Math.min(story.confirmed, entry.at)
+      told(story, entry)
+      break
+    case 'withdrawn':
+      story.withdrawn = true
       break
     case 'started':
-      started(runOf(story, entry), entry.at)
+      started(runOf(story, entry), entry)
+      break
+    case 'threw':
+      runOf(story, entry).threw = entry.at
       break
     case 'effect':
       effect(runOf(story, entry), entry.at)
       break
     case 'ended':
       ended(story, entry)
+      break
+    case 'denied':
+      denied(story, entry)
       break
     case 'committed':
       story.committed = true
@@ -158,9 +220,17 @@ function tell(story: Story, entry: Told): void {
   }
 }
 
-function started(run: Run, at: number): void {
+function told(story: Story, { outcome, at }: Noted & { is: 'told' }): void {
+  if (outcome === 'confirmed') story.confirmed = Math.min(story.confirmed, at)
+  else if (outcome === 'unknown') story.unknown = true
+  if (outcome !== 'not-sent' && outcome !== 'returned') story.mayHaveArrived = true
+}
+
+function started(run: Run, { at, attempt, generation }: Noted & { is: 'started' }): void {
   run.starts++
   run.started = Math.min(run.started, at)
+  run.attempt = attempt
+  run.generation = generation
 }
 
 function effect(run: Run, at: number): void {
@@ -175,6 +245,9 @@ function unknown(id: string): Story {
     n: 0,
     fate: 'well',
     confirmed: NEVER,
+    unknown: false,
+    mayHaveArrived: false,
+    withdrawn: false,
     committed: false,
     runs: [],
     completed: NEVER,
@@ -194,6 +267,13 @@ function ended(story: Story, entry: Noted & { is: 'ended' }): void {
   const run = runOf(story, entry)
   run.end = entry.as
   run.endSince = Math.min(run.endSince, entry.since)
+  run.ended = Math.min(run.ended, entry.at)
+}
+
+/** Only what had begun: a letter may be recorded by the token of another process' run. */
+function denied({ runs }: Story, { at, by, token }: Noted & { is: 'denied' }): void {
+  const run = runs.find((one) => one.token === token && one.by === by)
+  if (run) run.refused = Math.min(run.refused, at)
 }
 
 function runOf({ runs }: Story, { token, by }: { readonly token: number; readonly by: number }): Run {
@@ -201,11 +281,16 @@ function runOf({ runs }: Story, { token, by }: { readonly token: number; readonl
   const run: Run = {
     token,
     by,
+    attempt: 0,
+    generation: 0,
     starts: 0,
     started: NEVER,
+    threw: NEVER,
     effect: NEVER,
     endSince: NEVER,
+    ended: NEVER,
     end: undefined,
+    refused: NEVER,
   }
   runs.push(run)
   return run

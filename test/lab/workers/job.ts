@@ -22,14 +22,17 @@ export interface Job {
   readonly concurrency: number
   readonly handlerMs: number
   /** Of a thousand messages. */
-  readonly failing: { readonly late: number; readonly dead: number }
+  readonly failing: { readonly late: number; readonly dead: number; readonly revived: number }
   readonly leaseMs: number
   readonly singleActive: readonly Path[]
   readonly sabotage?: Sabotage | undefined
 }
 
-/** A consumer that breaks its promises, so that the lab can be seen to notice: acks before the effect; no record of what was done. */
-export type Sabotage = 'acks-first' | 'no-record'
+/**
+ * A consumer that breaks its promises, so that the lab can be seen to notice: acks before the effect; no record of what was done;
+ * a record that anybody may write, whoever holds its lease.
+ */
+export type Sabotage = 'acks-first' | 'no-record' | 'no-owner-check'
 
 /** Made by the fleet, so that no two meet. */
 export interface Names {
@@ -42,6 +45,10 @@ export interface Names {
   readonly inbox: string
   /** Queue of what the effects of the outbox path say. */
   readonly told: string
+  /** Queue whose letters nobody adds to or takes from. */
+  readonly quiet: string
+  /** Name of the sender of half messages. */
+  readonly halves: string
   /** First part of every key in Redis. */
   readonly prefix: string
   /** Schema of all tables. */
@@ -50,6 +57,9 @@ export interface Names {
 
 /** Names of the two outboxes: of the writers, and of the inbox consumers. */
 export const OUTBOXES = { orders: 'orders', told: 'told' } as const
+
+/** Type of the messages whose letters an operator is to send again. */
+export const REVIVED = 'lab.revived'
 
 /** From the fleet. */
 export type Order =
@@ -61,8 +71,14 @@ export type Order =
   /** End in good order. */
   | { readonly close: true }
 
-/** To the fleet: it works; all that it has offered, and will offer, is accepted. */
-export type Word = 'ready' | 'accepted'
+/** To the fleet. */
+export type Word =
+  /** It works; all that it has offered, and will offer, is accepted. */
+  | 'ready'
+  | 'accepted'
+  /** A connection to a broker begins, or has ended; by the port here that it comes from. */
+  | { readonly moored: number }
+  | { readonly unmoored: number }
 
 /** What a process is at. */
 export interface Work {
@@ -75,7 +91,11 @@ export interface Work {
 export const TRY_AGAIN = 75
 
 /** Attempts of a handler, and the wait between them; a message that is to be handled late fails once. */
-export const RETRY = { attempts: 4, backoff: { delayMs: () => 200, maxDelayMs: () => 200 } } as const
+export const RETRY_DELAY_MS = 200
+export const RETRY = {
+  attempts: 4,
+  backoff: { delayMs: () => RETRY_DELAY_MS, maxDelayMs: () => RETRY_DELAY_MS },
+} as const
 
 /** Processes die here as often as they can: a message that happened to be with three of them is not to be parked. */
 export const MAX_STARTS = 1_000

@@ -1,16 +1,19 @@
-// Publishes to the queue of the direct path. What is not confirmed is offered again with the same id until it is.
+// Publishes to the queue of the direct path. What is not confirmed is offered again with the same id until it is, or never again:
+// then nothing but that one publish can have brought it, and whether it arrives says what its outcome was worth.
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { connect, type Producer, PublishFailed } from '../../../lib/index.ts'
 import type { LedgerWriter } from '../ledger/writer.ts'
-import { monotonicNs } from '../ledger.ts'
-import type { Job, Work } from './job.ts'
+import { monotonicNs, type Outcome } from '../ledger.ts'
+import { type Job, REVIVED, type Work } from './job.ts'
 import { type Offer, Supply } from './supply.ts'
 
 const KEYS = 400
 /** Shorter than most troubles, so that there are unknown outcomes. */
 const DEADLINE_MS = 5_000
 const AGAIN_AFTER_MS = 100
+/** Of so many whose first publish was not confirmed, one is not offered again. */
+const WITHDRAWN = 2
 
 export async function produce(job: Job, ledger: LedgerWriter, accepted: () => void): Promise<Work> {
   const surehop = await connect({ amqp: job.amqp, service: job.names.service, reconnectCapMs: 1_000 })
@@ -49,19 +52,30 @@ class Offering {
   }
 
   async #untilConfirmed(offer: Offer): Promise<void> {
-    while (!(await this.#publish(offer))) await pause(AGAIN_AFTER_MS)
+    let confirmed = await this.#publish(offer)
+    if (!confirmed && this.#supply.random.between(1, WITHDRAWN) === 1) return this.#withdraw(offer)
+    while (!confirmed) {
+      await pause(AGAIN_AFTER_MS)
+      confirmed = await this.#publish(offer)
+    }
     this.#supply.done(offer, 'accepted')
   }
 
+  #withdraw(offer: Offer): void {
+    this.#ledger.note({ is: 'withdrawn', at: monotonicNs(), id: offer.id })
+    this.#supply.done(offer, 'withdrawn')
+  }
+
   async #publish({ id, key, n, fate }: Offer): Promise<boolean> {
-    const message = { messageId: id, key, type: 'lab.direct', body: { key, n, fate, text: 'x'.repeat(n % 200) } }
+    const type = fate === 'revived' ? REVIVED : 'lab.direct'
+    const message = { messageId: id, key, type, body: { key, n, fate, text: 'x'.repeat(n % 200) } }
     const outcome = await this.#producer.send(this.#queue, message).then(() => 'confirmed' as const, outcomeOf)
     this.#ledger.note({ is: 'told', at: monotonicNs(), id, outcome })
     return outcome === 'confirmed'
   }
 }
 
-function outcomeOf(error: unknown): 'unknown' | 'refused' {
-  if (error instanceof PublishFailed) return error.outcome === 'unknown' ? 'unknown' : 'refused'
+function outcomeOf(error: unknown): Exclude<Outcome, 'confirmed' | 'refused'> {
+  if (error instanceof PublishFailed) return error.outcome
   throw error
 }

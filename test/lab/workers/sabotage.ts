@@ -19,7 +19,7 @@ export async function ackFirst({ amqp, names }: Job, ledger: LedgerWriter): Prom
     if (!raw) return
     channel.ack(raw)
     const [id, token] = [String(raw.properties.messageId), monotonicNs()]
-    ledger.note({ is: 'started', at: token, id, token })
+    ledger.note({ is: 'started', at: token, id, token, attempt: 1, generation: 0 })
     await pause(LONG_MS)
     ledger.write({ is: 'effect', at: monotonicNs(), id, token })
   })
@@ -29,9 +29,9 @@ export async function ackFirst({ amqp, names }: Job, ledger: LedgerWriter): Prom
 /** Whatever is delivered again is done again. */
 export async function forget({ amqp, names, concurrency }: Job, ledger: LedgerWriter): Promise<Work> {
   const surehop = await connect({ amqp, service: names.service, reconnectCapMs: 1_000 })
-  await surehop.consume<Body>(names.direct, { concurrency }, async ({ messageId: id }) => {
+  await surehop.consume<Body>(names.direct, { concurrency }, async ({ messageId: id }, { attempt, generation }) => {
     const token = monotonicNs()
-    ledger.note({ is: 'started', at: token, id, token })
+    ledger.note({ is: 'started', at: token, id, token, attempt, generation })
     ledger.write({ is: 'effect', at: monotonicNs(), id, token })
     await pause(LONG_MS)
   })
