@@ -2,10 +2,13 @@
 
 import { expect } from 'chai'
 import { eventually } from '../support/eventually.ts'
-import { startProxy } from '../support/tcp-proxy.ts'
+import { startProxy, type TcpProxy } from '../support/tcp-proxy.ts'
+import { allFaults } from './faults/all.ts'
 import { type FleetSettings, startFleet, type WorkingFleet } from './fleet.ts'
 import { LedgerReader } from './ledger/reader.ts'
+import { randomFrom } from './random.ts'
 import { type Reconciled, reconcile } from './reconcile.ts'
+import type { World } from './world.ts'
 
 const WITHIN_MS = 120_000
 const FEW = { producer: 1, 'outbox-writer': 1, relay: 1, consumer: 2, 'inbox-consumer': 2 }
@@ -64,6 +67,36 @@ describe("the lab's fleet", function () {
     await fleet.discard()
   })
 
+  it('lets others take over what a frozen consumer held, and refuses what it tries when it wakes', async () => {
+    await using proxy = await startProxy(services().amqp)
+    await using fleet = await start({ amqp: [proxy.url] })
+    await more(fleet, 50)
+    for (const role of ['consumer', 'inbox-consumer']) await inject(`zombie-${role}`, fleet, proxy)
+    await more(fleet, 100)
+    await fleet.enough(WITHIN_MS)
+    await fleet.drained(WITHIN_MS)
+    const verdict = await judged(fleet)
+    expect(verdict.evidence).to.deep.equal([])
+    expect(verdict).to.include(FAULTLESS)
+    expect(verdict.takenOver).to.be.at.least(2)
+    expect(verdict.refused).to.be.at.least(2)
+    await fleet.discard()
+  })
+
+  it('is caught writing as a zombie when its store does not ask who holds the lease', async () => {
+    await using proxy = await startProxy(services().amqp)
+    await using fleet = await start({ ...CHEATED, sabotage: 'no-owner-check', amqp: [proxy.url] })
+    await more(fleet, 50)
+    await inject('zombie-consumer', fleet, proxy)
+    await more(fleet, 50)
+    await fleet.enough(WITHIN_MS)
+    await fleet.drained(WITHIN_MS)
+    const verdict = await judged(fleet)
+    expect(verdict.zombies).to.be.at.least(1)
+    expect(verdict.evidence.join()).to.include('recorded its end over')
+    await fleet.discard()
+  })
+
   it('is caught losing messages when its consumers ack before the effect', async () => {
     await using fleet = await start({ ...CHEATED, sabotage: 'acks-first' })
     await more(fleet, 50)
@@ -104,6 +137,15 @@ function services(): { readonly amqp: string; readonly redis: string; readonly p
 async function start(settings: Partial<FleetSettings> = {}): Promise<WorkingFleet> {
   const { amqp, redis, postgres } = services()
   return startFleet({ amqp: [amqp], redis: { kind: 'single', url: redis }, postgres, ...CALM, ...settings })
+}
+
+/** As the lab's row of that name does, with one proxy in front of the broker. */
+async function inject(id: string, fleet: WorkingFleet, proxy: TcpProxy): Promise<void> {
+  const world = { fleet, brokerProxies: [proxy] as const } as unknown as World
+  await allFaults
+    .find((fault) => fault.id === id)!
+    .deal(randomFrom(7))
+    .inject(world)
 }
 
 /** Waits until so many more are handled. */

@@ -65,9 +65,13 @@ export class TcpProxy extends EventEmitter<{ connection: []; disconnection: []; 
     return this.#links.size
   }
 
-  /** Ends all connections: `rst` as a crash would, `fin` as an orderly end would. New ones are welcome. */
-  cut(how: 'rst' | 'fin' = 'rst'): void {
+  /**
+   * Ends all connections: `rst` as a crash would, `fin` as an orderly end would. New ones are welcome.
+   * @param from only those that come from one of these ports of the clients
+   */
+  cut(how: 'rst' | 'fin' = 'rst', from?: readonly number[]): void {
     for (const { client, server } of this.#links) {
+      if (from && !from.includes(client.remotePort ?? 0)) continue
       if (how === 'rst') client.resetAndDestroy()
       else client.end().resume()
       server.destroy()

@@ -39,6 +39,8 @@ export class Berth {
   worker = 0
   /** All it offered is accepted, and it offers nothing more. */
   accepted = false
+  /** Where its connections to the brokers come from, as far as it has told. */
+  readonly ports = new Set<number>()
   readonly #harbour: Harbour
   readonly #errand: Errand
   #clockMs = 0
@@ -88,11 +90,11 @@ export class Berth {
     if (!this.#dismissed) await this.work()
   }
 
-  async freeze(forMs: number): Promise<void> {
+  async freeze(during: number | (() => Promise<unknown>)): Promise<void> {
     const life = this.#life
     life?.signal('SIGSTOP')
     try {
-      await pause(forMs)
+      await (typeof during === 'number' ? pause(during) : during())
     } finally {
       life?.signal('SIGCONT')
     }
@@ -147,23 +149,26 @@ export class Berth {
     const { bundle, ledger, next } = this.#harbour
     this.worker = next()
     this.accepted = false
+    this.ports.clear()
     this.#how = undefined
     this.#flow = 'go'
     const clock = this.#clockMs === 0 ? {} : { SUREHOP_LAB_CLOCK_MS: `${this.#clockMs}` }
     const life = new Life<Order, Word>(bundle.of('worker.ts'), ['--import', bundle.of('clock.ts')], clock)
     this.#life = life
     ledger.write({ is: 'born', at: monotonicNs(), worker: this.worker, role: this.role })
-    life.hear((word) => {
-      if (word === 'accepted') this.#accepted()
-    })
+    life.hear((word) => this.#hear(word))
     life.say({ start: { ...this.#errand, worker: this.worker } })
     void life.ended.then(({ code, signal }) => this.#ended(life, code, signal))
     return Promise.race([life.ready.then(() => true), life.ended.then(() => false)])
   }
 
-  #accepted(): void {
-    this.accepted = true
-    this.#harbour.onAccepted()
+  #hear(word: Word): void {
+    if (word === 'accepted') {
+      this.accepted = true
+      this.#harbour.onAccepted()
+    } else if (word === 'ready') return
+    else if ('moored' in word) this.ports.add(word.moored)
+    else this.ports.delete(word.unmoored)
   }
 
   #ended(life: Life<Order, Word>, code: number | null, signal: string | null): void {

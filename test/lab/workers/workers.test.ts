@@ -66,9 +66,25 @@ describe("the lab's noting store", () => {
     await store.settle(scope, 'me', [end])
     await store.settle(scope, 'me', [{ ...end, fencingToken: fencingToken - 1 }])
     const [ended, ...more] = noted()
-    expect(more).to.deep.equal([])
+    expect(more.map(({ is }) => is)).to.deep.equal(['denied'])
     expect(ended).to.include({ is: 'ended', id: 'a', token: fencingToken, as: 'completed' })
     expect(ended).to.have.property('since').within(before, after)
+  })
+
+  it('notes an end that the store refused, and a message that another holds', async () => {
+    const inner = new MemoryIdempotencyStore()
+    const store = new NotingStore(inner, ledger)
+    await inner.renew({ ...scope, leaseMs: 60_000 }, 'another')
+    const [held] = await inner.claim({ ...scope, leaseMs: 60_000 }, 'another', [claim])
+    const [refused] = await store.claim(scope, 'me', [claim])
+    expect([held?.status, refused?.status]).to.deep.equal(['acquired', 'leased'])
+    const fencingToken = held?.status === 'acquired' ? held.fencingToken : 0
+    const late = { id: 'a', fencingToken: fencingToken - 1, digest: undefined, ending: { state: 'completed' as const } }
+    await store.settle(scope, 'me', [late])
+    const [putOff, denied, ...more] = noted()
+    expect(more).to.deep.equal([])
+    expect(putOff).to.include({ is: 'put-off', id: 'a' })
+    expect(denied).to.include({ is: 'denied', id: 'a', token: fencingToken - 1, as: 'completed' })
   })
 
   it('notes a silence longer than the lease while it lasts and when it is over, and no shorter one', async () => {
