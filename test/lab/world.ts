@@ -179,7 +179,16 @@ export interface Verdict {
 }
 
 /** What a fault touches; two that touch the same are never in force at once. */
-export type Touches = 'broker' | 'broker-network' | 'redis' | 'postgres' | 'publishing' | 'consuming' | 'relaying' | 'operating' | 'deciding'
+export type Touches =
+  | 'broker'
+  | 'broker-network'
+  | 'redis'
+  | 'postgres'
+  | 'publishing'
+  | 'consuming'
+  | 'relaying'
+  | 'operating'
+  | 'deciding'
 
 /** A limit that the README states: effects may be repeated where a fault reaches it. */
 export type Limit = 'redis-forgets' | 'process-dies'

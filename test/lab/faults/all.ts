@@ -2,6 +2,7 @@
 
 import type { Fault } from '../world.ts'
 import { brokerFaults } from './broker.ts'
+import { castFaults } from './cast.ts'
 import { networkFaults } from './network.ts'
 import { postgresFaults } from './postgres.ts'
 import { processFaults } from './processes.ts'
@@ -13,4 +14,5 @@ export const allFaults: readonly Fault[] = [
   ...networkFaults,
   ...redisFaults,
   ...postgresFaults,
+  ...castFaults,
 ]

@@ -8,17 +8,25 @@ import { connect, deadQueueOf, HEADER, migrate, type Surehop, workQueueTopology 
 import { freshSchema, type Schema } from '../../support/database.ts'
 import { eventually, within } from '../../support/eventually.ts'
 import { unique } from '../../support/unique.ts'
+import type { Look } from '../ledger/cast.ts'
 import type { LedgerWriter } from '../ledger/writer.ts'
 import { monotonicNs, type Path } from '../ledger.ts'
+import { QUIET } from '../reconcile/letters.ts'
 import { BY_BROKER } from '../reconcile/runs.ts'
 import type { Names } from '../workers/job.ts'
 import { TABLES } from '../workers/sql.ts'
 
 const PAGE = 20_000
+/** Whose transaction, or whose work, is done. */
+const COMMITTED =
+  'SELECT id FROM (SELECT id FROM orders UNION ALL SELECT id FROM works WHERE done) AS known WHERE id > $1 ORDER BY id LIMIT $2'
 const DELAY_LEVELS = 25
 const ANSWER_WITHIN_MS = 15_000
 const SURVEY_WITHIN_MS = 60_000
 const LET_GO_WITHIN_MS = 20_000
+
+/** Type of a half message in its queue: its id is the transaction's. */
+const HALF = 'surehop.half'
 
 /** How full something is, by its name; nothing that is empty. */
 export type Fill = Readonly<Record<string, number>>
@@ -39,6 +47,7 @@ export class Ground {
       const names = namesIn(schema.name)
       await using surehop = await connect({ amqp, service: names.service })
       await declare(surehop, names, singleActive)
+      for (const id of QUIET) await surehop.producer().send(deadQueueOf(names.quiet), { messageId: id, body: {} })
       return new Ground(amqp, schema, names, surehop.brokerVersion ?? '0')
     } catch (error) {
       await schema.close()
@@ -66,7 +75,8 @@ export class Ground {
     )
     const queues = this.#withBroker(async (connection) => {
       const counts: Record<string, number> = {}
-      for (const queue of [direct, inbox, told, ...delays()]) counts[queue] = await readyIn(connection, queue)
+      for (const queue of [direct, inbox, told, ...halfQueues(this.names), ...delays()])
+        counts[queue] = await readyIn(connection, queue)
       return counts
     })
     const counts = Object.fromEntries((await rows).rows.map((row) => [`outbox ${row.name}`, row.rows]))
@@ -84,18 +94,21 @@ export class Ground {
       const unseen = missing.filter((id) => !lie.has(id))
       if (unseen.length > 0)
         letters.push(...(await this.#withBroker((connection) => this.#heldBack(connection, unseen))))
+      ledger.write(await this.#withBroker((connection) => this.#lastLook(connection)))
       await this.#rows(ledger)
-      for (const { id, where, why } of letters) {
+      for (const { id, where, why, generation } of letters) {
         const at = monotonicNs()
         ledger.write(why === undefined ? { is: 'left', at, id, where } : { is: 'dead', at, id, why })
+        if (why !== undefined) ledger.write({ is: 'letter', at, id, generation })
       }
     }
     return eventually(look, { withinMs: SURVEY_WITHIN_MS, what: 'a look at all that is left' })
   }
 
   async close(): Promise<void> {
-    const { direct, inbox, told, events } = this.names
-    const queues = [direct, inbox, told].flatMap((queue) => [deadQueueOf(queue), `${queue}.archive`])
+    const { direct, inbox, told, quiet, events } = this.names
+    const letters = [direct, inbox, told, quiet].flatMap((queue) => [deadQueueOf(queue), `${queue}.archive`])
+    const queues = [...letters, quiet, ...halfQueues(this.names)]
     const remove = async (connection: ChannelModel) => {
       await this.#removeQueues(connection)
       for (const queue of queues) await onChannel(connection, (channel) => channel.deleteQueue(queue))
@@ -114,7 +127,7 @@ export class Ground {
       }
     }
     await pages(async (after) => {
-      const { rows } = await pool.query('SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2', [after, PAGE])
+      const { rows } = await pool.query(COMMITTED, [after, PAGE])
       for (const { id } of rows) ledger.note({ is: 'committed', at: monotonicNs(), id })
       return rows.at(-1)?.id
     })
@@ -137,7 +150,8 @@ export class Ground {
   async #lettersIn(connection: ChannelModel): Promise<Lying[]> {
     const { direct, inbox, told } = this.names
     const lying: Lying[] = []
-    for (const queue of [direct, inbox, told, ...delays()]) lying.push(...(await this.#ours(connection, queue, false)))
+    for (const queue of [direct, inbox, told, ...halfQueues(this.names), ...delays()])
+      lying.push(...(await this.#ours(connection, queue, false)))
     for (const queue of [direct, inbox, told]) lying.push(...(await this.#ours(connection, deadQueueOf(queue), true)))
     return lying
   }
@@ -158,6 +172,23 @@ export class Ground {
     return held.map((lying) => ({ ...lying, where: 'a delay queue, held back by the broker when it was due' }))
   }
 
+  /** At the letters that nobody was to touch, without the library. */
+  async #lastLook(connection: ChannelModel): Promise<Look> {
+    const letters = await readAll(connection, deadQueueOf(this.names.quiet))
+    const seen = letters.map(({ id, generation }) => `${id}:${generation}`)
+    const counts = [seen.length, seen.length, seen.length] as const
+    return {
+      is: 'looked',
+      at: monotonicNs(),
+      queue: 'quiet',
+      spell: 0,
+      counts,
+      first: seen,
+      second: seen,
+      storyless: [],
+    }
+  }
+
   async #removeQueues(connection: ChannelModel): Promise<void> {
     const { direct, inbox, told } = this.names
     for (const queue of [direct, inbox, told]) await onChannel(connection, (channel) => channel.deleteQueue(queue))
@@ -166,7 +197,7 @@ export class Ground {
   async #ours(connection: ChannelModel, queue: string, isDead: boolean): Promise<Lying[]> {
     const letters = await readAll(connection, queue)
     const ours = letters.filter(({ service }) => service === this.names.service)
-    return ours.map(({ id, why }) => ({ id, where: queue, why: isDead ? why : undefined }))
+    return ours.map(({ id, why, generation }) => ({ id, where: queue, why: isDead ? why : undefined, generation }))
   }
 
   async #withBroker<T>(work: (connection: ChannelModel) => Promise<T>): Promise<T> {
@@ -185,6 +216,7 @@ interface Lying {
   readonly where: string
   /** Of a dead letter. */
   readonly why: string | undefined
+  readonly generation: number
 }
 
 /** Where messages end that were due when their queue was gone. */
@@ -193,19 +225,32 @@ const UNDELIVERABLE = deadQueueOf('surehop.undeliverable')
 function namesIn(schema: string): Names {
   const service = unique('lab')
   const name = (what: string) => `${service}.${what}`
-  const queues = { direct: name('direct'), events: name('events'), inbox: name('inbox'), told: name('told') }
+  const queues = {
+    direct: name('direct'),
+    events: name('events'),
+    inbox: name('inbox'),
+    told: name('told'),
+    quiet: name('quiet'),
+    halves: name('halves'),
+  }
   return { service, ...queues, prefix: service, schema }
 }
 
 /** As the consumers will, so that nothing is offered in vain before they come. */
 async function declare(surehop: Surehop, names: Names, singleActive: readonly Path[]): Promise<void> {
-  const { direct, events, inbox, told } = names
+  const { direct, events, inbox, told, quiet } = names
   await surehop.declare(workQueueTopology(direct, { singleActiveConsumer: singleActive.includes('direct') }))
   await surehop.declare(workQueueTopology(told))
+  await surehop.declare(workQueueTopology(quiet))
   const exchanges = [{ name: events, type: 'topic' as const }]
   const bindings = [{ source: events, queue: inbox, routingKey: '#' }]
   const topology = workQueueTopology(inbox, { singleActiveConsumer: singleActive.includes('outbox') })
   await surehop.declare({ ...topology, exchanges, bindings })
+}
+
+/** Of the sender of half messages; not there where there is none. */
+function halfQueues({ halves }: Names): string[] {
+  return ['half', 'half.check', 'half.parked'].map((queue) => `${halves}.${queue}`)
 }
 
 function delays(): string[] {
@@ -246,6 +291,7 @@ interface Letter {
   readonly id: string
   readonly service: string | undefined
   readonly why: string
+  readonly generation: number
 }
 
 /** All messages that are ready; the end of the channel gives them back. */
@@ -269,7 +315,9 @@ async function readAll(connection: ChannelModel, queue: string): Promise<Letter[
 }
 
 function letterOf({ properties }: ConsumeMessage): Letter {
-  const { messageId, appId, headers } = properties
+  const { messageId, appId, headers, type } = properties
   const reason: unknown = headers?.[HEADER.reason]
-  return { id: String(messageId), service: appId, why: reason === undefined ? BY_BROKER : String(reason) }
+  const id = String(type === HALF ? headers?.[HEADER.transactionId] : messageId)
+  const generation = Number(headers?.[HEADER.generation] ?? 0)
+  return { id, service: appId, why: reason === undefined ? BY_BROKER : String(reason), generation }
 }

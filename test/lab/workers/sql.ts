@@ -5,11 +5,12 @@ import { Pool } from 'pg'
 const CONNECT_MS = 5_000
 const STATEMENT_MS = 10_000
 
-/** No unique constraint on effects: it would hide what is to be counted. */
+/** No unique constraint on effects: it would hide what is to be counted. `works`: of half messages; not done: it never will be. */
 export const TABLES = `
 CREATE TABLE orders (id text PRIMARY KEY, key text NOT NULL, n integer NOT NULL);
 CREATE TABLE effects (place bigint GENERATED ALWAYS AS IDENTITY, id text NOT NULL, worker integer NOT NULL);
 CREATE INDEX ON effects (id);
+CREATE TABLE works (id text PRIMARY KEY, done boolean NOT NULL);
 `
 
 /** As far as the client is concerned: the server may still be at work when we have given up. */

@@ -88,9 +88,11 @@ export class Supply {
   }
 
   #fate(): Fate {
-    const { late, dead } = this.#job.failing
+    const { late, dead, revived } = this.#job.failing
     const drawn = this.random.between(0, 999)
-    return drawn < dead ? 'dead' : drawn < dead + late ? 'late' : 'well'
+    if (drawn < dead) return 'dead'
+    if (drawn < dead + late) return 'late'
+    return drawn < dead + late + revived ? 'revived' : 'well'
   }
 
   #tellIfAccepted(): void {

@@ -2,8 +2,11 @@
 
 import { LedgerWriter } from '../ledger/writer.ts'
 import { consume } from './consumer.ts'
+import { check, offerHalves } from './half-producer.ts'
 import { consumeOnce } from './inbox-consumer.ts'
 import { type Job, type Order, TRY_AGAIN, type Word, type Work } from './job.ts'
+import { Moorings } from './moorings.ts'
+import { operate } from './operator.ts'
 import { write } from './outbox-writer.ts'
 import { produce } from './producer.ts'
 import { relay } from './relay.ts'
@@ -30,8 +33,10 @@ process.on('message', (order: Order) => {
 
 async function obey(order: Order): Promise<void> {
   if ('start' in order) {
+    const moorings = new Moorings(order.start.amqp, say)
     work = await begin(order.start)
     say('ready')
+    moorings.tell()
   } else if ('flow' in order) work?.flow?.(order.flow)
   else if ('enough' in order) work?.enough?.()
   else {
@@ -51,11 +56,17 @@ function begin(job: Job): Promise<Work> {
     case 'relay':
       return relay(job)
     case 'consumer':
-      return job.sabotage
+      return job.sabotage && job.sabotage !== 'no-owner-check'
         ? { 'acks-first': ackFirst, 'no-record': forget }[job.sabotage](job, ledger)
         : consume(job, ledger)
     case 'inbox-consumer':
       return consumeOnce(job, ledger)
+    case 'operator':
+      return operate(job, ledger)
+    case 'half-producer':
+      return offerHalves(job, ledger, () => say('accepted'))
+    case 'half-checker':
+      return check(job, ledger)
   }
 }
 
