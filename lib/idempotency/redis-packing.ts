@@ -4,7 +4,7 @@
  * A UUIDv7 (canonical, lower case) carries its own time, so its place follows from the id alone: a *shard* (all random
  * bits folded to four) and a *window* of 2^14 ms. What is left of it, 74 random bits and 14 bits of time, is exactly 11
  * bytes: a completed id is those, 3 bytes of the body's digest and 2 of time, appended to the bucket of its shard and window. A bucket
- * that is full, as at more than 1,000 ids per second, leaves the rest to its overflow, in 128 parts that are read one by one.
+ * that gets full, as at more than 900 ids per second, becomes an overflow, of 128 parts that are read one by one.
  * Nothing is lost in packing: an id is never taken for another.
  *
  * Measured on Redis 7.0 (`test/bench/redis-memory.ts`), bytes of `used_memory` per completed id, keys and expiry included:

@@ -9,8 +9,8 @@
  *     live key   state, fence, attempt, generation, starts, exhausted, digest[8]; a lease adds its sequence and owner.
  *                States: L leased, F released by failure, R returned, D dead, C completed (fence is then epoch ms)
  *     bucket     entries of 16 bytes: identity[11] digest[3] minutes[2], appended; see `redis-packing.ts`
- *     overflow   hash: what came when the bucket was full, in 128 fields of such entries, by a byte of the identity. It is looked into
- *                only beside a full bucket: so what goes into it prolongs its bucket too, lest that be forgotten first
+ *     overflow   hash: such entries in 128 fields, by a byte of the identity: all of a bucket that got full. `moved` is what is left of that
+ *                then, and without it nobody looks here: so what goes in prolongs the bucket too, lest that be forgotten first
  *     owners     hash: owner -> alive until (epoch ms), since (microseconds, start of its unbroken presence)
  *
  * A digest of zeros is "not compared".
@@ -25,7 +25,7 @@ export interface Script {
 }
 
 /**
- * A bucket takes no more than this, 992 entries; what comes later goes to its overflow. Every claim has Lua read all of it, which costs
+ * A bucket takes no more than this, 992 entries; when more come, all go to its overflow. Every claim has Lua read all of a bucket, which costs
  * Redis more than 1 µs per KiB (Lua hashes each byte of a string), and beyond 16,000 bytes, where Redis copies once more, half as much
  * again. Never to be raised: a bucket that was full, and then is not, would hide its overflow.
  */
@@ -62,10 +62,15 @@ local function fieldOf(identity)
   return string.char(string.byte(identity, 2) % 128)
 end
 
--- The same of a bucket and, if it is full, of its overflow.
+-- All that is left of a bucket whose entries are in its overflow.
+local MOVED = 'moved'
+
+-- The same of a bucket and, if it is or was full, of its overflow.
 local function findPacked(bucket, overflow, identity)
-  local done = find(bucket, identity)
-  if done or #bucket + 16 <= ${BUCKET_BYTES_MAX} then return done end
+  if bucket ~= MOVED then
+    local done = find(bucket, identity)
+    if done or #bucket + 16 <= ${BUCKET_BYTES_MAX} then return done end
+  end
   return find(call('HGET', overflow, fieldOf(identity)) or '', identity)
 end
 
@@ -188,7 +193,7 @@ local owner, payload = ARGV[1], ARGV[2]
 local n, retention, at = struct.unpack('<I2d', payload)
 local remembered = string.format('%.0f', retention)
 local values = call('MGET', unpack(KEYS, 1, n))
-local written, touched, buckets, entries, lengths, spilled, replies = {}, {}, {}, {}, {}, {}, {}
+local written, touched, buckets, entries, lengths, spilled, moved, replies = {}, {}, {}, {}, {}, {}, {}, {}
 
 local function write(key, value)
   written[key] = value
@@ -199,8 +204,25 @@ local function release(key, state, fence, attempt, generation, starts, digest)
   write(key, struct.pack(HEAD, state, fence, attempt, generation, starts, 0, digest))
 end
 
+-- Everything in a full bucket goes to its overflow, unless a field has no room: then the bucket stays beside it.
+local function move(b)
+  local bucket, parts, fields = call('GET', KEYS[n + b]) .. (entries[b] or ''), {}, {}
+  for i = 1, #bucket, 16 do
+    local field = fieldOf(sub(bucket, i, i + 10))
+    local part = parts[field] or { call('HGET', KEYS[n + b + 1], field) or '' }
+    part[#part + 1] = sub(bucket, i, i + 15)
+    parts[field] = part
+  end
+  for field, part in pairs(parts) do
+    fields[field] = table.concat(part)
+    if #fields[field] > ${FIELD_BYTES_MAX} then return end
+  end
+  spilled[b], moved[b], entries[b], lengths[b] = fields, true, nil, #MOVED
+end
+
 -- Into the overflow; false if there is no room either.
 local function spill(b, identity, entry)
+  if lengths[b] ~= #MOVED and not spilled[b] then move(b) end
   local fields, field = spilled[b] or {}, fieldOf(identity)
   local value = fields[field] or call('HGET', KEYS[n + b + 1], field) or ''
   if #value + 16 > ${FIELD_BYTES_MAX} then return false end
@@ -215,7 +237,7 @@ local function pack(b, identity, digest, at)
   local entry = identity .. sub(digest, 1, 3) .. string.char(minutes % 256, math.floor(minutes / 256))
   local length = lengths[b] or call('STRLEN', KEYS[n + b])
   lengths[b] = length
-  if length + 16 > ${BUCKET_BYTES_MAX} then return spill(b, identity, entry) end
+  if length == #MOVED or length + 16 > ${BUCKET_BYTES_MAX} then return spill(b, identity, entry) end
   lengths[b] = length + 16
   entries[b] = entries[b] and entries[b] .. entry or entry
   return true
@@ -279,13 +301,15 @@ for i = 1, n do
   at = at + 43
 end
 
-local function prolong(key)
-  if call('PTTL', key) < retention then call('PEXPIRE', key, math.ceil(retention + retention / 64)) end
+local function prolong(key, atLeast)
+  local left, enough = call('PTTL', key), atLeast
+  if left < retention then enough = math.max(enough, math.ceil(retention + retention / 64)) end
+  if left < enough then call('PEXPIRE', key, string.format('%.0f', enough)) end
 end
 
 for b, more in pairs(entries) do
   call('APPEND', KEYS[n + b], more)
-  prolong(KEYS[n + b])
+  prolong(KEYS[n + b], 0)
 end
 for b, fields in pairs(spilled) do
   local set = {}
@@ -294,8 +318,9 @@ for b, fields in pairs(spilled) do
     set[#set + 1] = value
   end
   call('HSET', KEYS[n + b + 1], unpack(set))
-  prolong(KEYS[n + b + 1])
-  prolong(KEYS[n + b])
+  prolong(KEYS[n + b + 1], moved[b] and call('PTTL', KEYS[n + b]) or 0)
+  if moved[b] then call('SET', KEYS[n + b], MOVED, 'KEEPTTL') end
+  prolong(KEYS[n + b], 0)
 end
 local gone = {}
 for _, key in ipairs(touched) do

@@ -94,15 +94,15 @@ describe('what the Redis store keeps', () => {
     expect(await states([id])).to.deep.equal(['completed'])
   })
 
-  it('goes to the overflow where a bucket is full, is found there, and is no key of its own', async () => {
+  it('goes to the overflow, all of it, where a bucket is full, is found there, and is no key of its own', async () => {
     const id = v7()
     const ids = [id, ...Array.from({ length: 200 }, (_, n) => sibling(id, n))]
     await fillBuckets(redis.client, scope.name, ids, 20)
     for (let i = 0; i < ids.length; i += 30)
       expect(new Set(await complete(ids.slice(i, i + 30)))).to.deep.equal(new Set(['settled']))
-    expect(await redis.client.strlen(bucketOf(id))).to.equal(BUCKET_BYTES_MAX)
+    expect(await redis.client.get(bucketOf(id))).to.equal('moved')
     const fields = await redis.client.hvalsBuffer(overflowOf(id))
-    expect(Buffer.concat(fields)).to.have.length(16 * (ids.length - 20))
+    expect(Buffer.concat(fields)).to.have.length(BUCKET_BYTES_MAX + 16 * (ids.length - 20))
     expect(await keys('i')).to.deep.equal([])
     expect(await states(ids)).to.deep.equal(['completed'])
     await using other = new RedisIdempotencyStore(redis.client)
@@ -127,11 +127,45 @@ describe('what the Redis store keeps', () => {
     const ended = { id: between, fencingToken, digest, ending: { state: 'completed' } as const }
     expect(await store.settle(scope, 'a', [ended, ended])).to.deep.equal(['settled', 'already'])
     expect(await store.settle(scope, 'a', [ended])).to.deep.equal(['already'])
-    expect(await redis.client.hlen(overflowOf(between))).to.equal(1)
+    expect(await redis.client.get(bucketOf(between))).to.equal('moved')
     await using other = new RedisIdempotencyStore(redis.client)
     const claims = [claimOf(before), claimOf(between, digest), claimOf(between, Buffer.alloc(32, 2))]
     const answers = await other.claim(scope, 'b', claims)
     expect(answers.map(({ status }) => status)).to.deep.equal(['completed', 'completed', 'conflict'])
+  })
+
+  it('is found where a bucket stayed full beside its overflow, and both become one when more comes', async () => {
+    const inBucket = v7()
+    const [second, third] = [sibling(inBucket, 1), sibling(inBucket, 2)]
+    const entry = (id: string) => {
+      const bytes = Buffer.alloc(16)
+      writeIdentity(bytes, placeOf(id), 0)
+      return bytes
+    }
+    await complete([inBucket])
+    await fillBuckets(redis.client, scope.name, [inBucket], 0)
+    const field = Buffer.from([entry(second)[1]! % 128])
+    await redis.client.hset(overflowOf(inBucket), new Map([[field, entry(second)]]))
+    await redis.client.pexpire(overflowOf(inBucket), 1_000)
+    await redis.client.pexpire(bucketOf(inBucket), 10 * scope.retentionMs)
+    expect(await states([inBucket, second])).to.deep.equal(['completed'])
+    expect(await states([third])).to.deep.equal(['absent'])
+    expect(await complete([third, second, inBucket, third])).to.deep.equal(['settled', 'already', 'already', 'already'])
+    expect(await redis.client.get(bucketOf(inBucket))).to.equal('moved')
+    expect(await states([inBucket, second, third])).to.deep.equal(['completed'])
+    for (const key of [bucketOf(inBucket), overflowOf(inBucket)])
+      expect(await redis.client.pttl(key)).to.be.greaterThan(9 * scope.retentionMs)
+  })
+
+  it('stays in a full bucket that does not fit into its overflow', async () => {
+    const id = v7()
+    await complete([id])
+    await fillBuckets(redis.client, scope.name, [id], 0)
+    await fillOverflows(redis.client, scope.name, [id])
+    const late = sibling(id)
+    await complete([late])
+    expect(await redis.client.strlen(bucketOf(id))).to.equal(BUCKET_BYTES_MAX)
+    expect(await states([id, late])).to.deep.equal(['completed'])
   })
 
   it('is found in a bucket that is longer than one is today, and goes to its overflow', async () => {
