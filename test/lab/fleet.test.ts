@@ -22,7 +22,7 @@ const CHEATED = {
   failing: { late: 0, dead: 0 },
 }
 const EACH_ROLE = ['consumer', 'producer', 'inbox-consumer', 'outbox-writer', 'relay'] as const
-const FAULTLESS = { lost: 0, doubled: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0 }
+const FAULTLESS = { lost: 0, doubled: 0, zombies: 0, attempts: 0, outOfOrder: 0, phantom: 0, left: 0 }
 
 describe("the lab's fleet", function () {
   this.timeout(400_000)

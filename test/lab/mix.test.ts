@@ -47,9 +47,31 @@ describe("the lab's schedule", () => {
   it('has a row for every fault, and the mix has all that need no other servers', () => {
     const inRows = new Set(allRows.filter(({ id }) => !id.startsWith('mix')).flatMap(({ faults }) => faults))
     expect([...inRows]).to.have.members([...allFaults])
-    const plain = allFaults.filter(({ needs }) => !needs)
+    const plain = allFaults.filter(({ needs, cast }) => !needs && !cast)
     expect(rowOf('mix-empty').faults).to.have.members(plain)
     expect(rowOf('mix').faults).to.have.members(plain.filter(({ limit }) => limit !== 'redis-forgets'))
+  })
+
+  it('has a mix for each kind of Redis, with all that any may have and what only that kind has', () => {
+    const other = allFaults.filter(({ touches, cast, needs }) => touches !== 'redis' && !cast && !needs)
+    for (const [id, needs] of [
+      ['mix-sentinel', 'sentinel'],
+      ['mix-cluster', 'redis-cluster'],
+    ] as const) {
+      const own = allFaults.filter((fault) => fault.needs === needs)
+      expect(own).not.to.be.empty
+      expect(rowOf(id).faults).to.have.members([...other, ...own])
+      expect(rowOf(id)).to.include({ needs })
+    }
+  })
+
+  it('says of each mix which faults it does not have', () => {
+    for (const row of allRows.filter(({ id }) => id.startsWith('mix'))) {
+      const had = row.faults.map(({ id }) => id)
+      expect([...had, ...row.leftOut!]).to.have.members(allFaults.map(({ id }) => id))
+    }
+    expect(rowOf('mix').leftOut).to.include.members(['redis-empty', 'sentinel-failover', 'cluster-empty'])
+    expect(rowOf('kill-all')).not.to.have.property('leftOut')
   })
 
   it('gives each row and each fault a name of its own', () => {

@@ -6,7 +6,7 @@
 
 import { allFaults } from './faults/all.ts'
 import { type Random, randomFrom } from './random.ts'
-import type { Fault, Injection, Limit, Touches } from './world.ts'
+import type { Cast, Fault, Injection, Limit, Provoked, Touches } from './world.ts'
 
 /** A line of the table. */
 export interface Row {
@@ -15,8 +15,14 @@ export interface Row {
   readonly name: string
   readonly faults: readonly Fault[]
   readonly needs?: 'sentinel' | 'redis-cluster'
+  /** Who is in the fleet beside the usual. */
+  readonly cast?: Cast
   /** Those of its faults, without repeats. */
   readonly limits: readonly Limit[]
+  /** Of a mix: faults of the table that it does not have. */
+  readonly leftOut?: readonly string[]
+  /** What must have happened at least once, or it proves nothing. */
+  readonly provokes: readonly Provoked[]
 }
 
 /** One trouble of a schedule. */
@@ -38,7 +44,7 @@ const LEAST_QUIET_MS = 500
 const MOST_QUIET_MS = 2_500
 
 /** Every row of the lab, in the order of the table. */
-export const allRows: readonly Row[] = [...singles(), mix(), forgetfulMix()]
+export const allRows: readonly Row[] = [...singles(), ...mixes()]
 
 /** The lanes of a row, each with a stream of choices of its own. */
 export function lanesOf(row: Row, seed: number): readonly Lane[] {
@@ -78,19 +84,31 @@ function singles(): Row[] {
   return allFaults.map((fault) => rowOf(fault.id, fault.name, [fault]))
 }
 
-/** Without what makes Redis forget, so that nothing but a death explains a repeated effect. */
-function mix(): Row {
-  const faults = allFaults.filter(({ needs, limit }) => !needs && limit !== 'redis-forgets')
-  return rowOf('mix', 'all of these at random, several at once', faults)
+/**
+ * One without what makes Redis forget, so that nothing but a death explains a repeated effect; and one for each kind of Redis there is.
+ * What needs more than the usual processes is in none of them.
+ */
+function mixes(): Row[] {
+  return [
+    mixOf('mix', 'several of these at once, at random', ({ limit }) => limit !== 'redis-forgets'),
+    mixOf('mix-empty', 'the same, and Redis comes back empty', () => true),
+    mixOf('mix-sentinel', 'the same, with failovers by Sentinel', () => true, 'sentinel'),
+    mixOf('mix-cluster', 'the same, with masters of a Redis Cluster that die and forget', () => true, 'redis-cluster'),
+  ]
 }
 
-function forgetfulMix(): Row {
-  const faults = allFaults.filter(({ needs }) => !needs)
-  return rowOf('mix-empty', 'the same, and Redis comes back empty', faults)
+/** What touches Redis is for one kind of it. */
+function mixOf(id: string, name: string, has: (fault: Fault) => boolean, needs?: Row['needs']): Row {
+  const fits = (fault: Fault) => !fault.cast && (fault.touches === 'redis' ? fault.needs === needs : !fault.needs)
+  const faults = allFaults.filter((fault) => fits(fault) && has(fault))
+  const leftOut = allFaults.filter((fault) => !faults.includes(fault)).map((fault) => fault.id)
+  return { ...rowOf(id, name, faults), leftOut, ...(needs && { needs }) }
 }
 
 function rowOf(id: string, name: string, faults: readonly Fault[]): Row {
-  const needs = faults[0]?.needs
+  const { needs, cast } = faults[0] ?? {}
   const limits = [...new Set(faults.flatMap(({ limit }) => limit ?? []))]
-  return { id, name, faults, limits, ...(needs && { needs }) }
+  // In a mix, it is chance who meets whom.
+  const provokes = (faults.length === 1 && faults[0]?.provokes) || []
+  return { id, name, faults, limits, provokes, ...(needs && { needs }), ...(cast && { cast }) }
 }

@@ -50,8 +50,16 @@ export async function play(row: Row, grounds: Grounds, seed: number, size: Size,
   const folder = await mkdtemp(join(tmpdir(), 'surehop-lab-'))
   const letGo = guard({ path: folder })
   const outcome = await playInto(folder, row, grounds, seed, size, tell).catch(unplayed)
-  const { id, name, limits, provokes } = row
-  const played = { id, name, limits, provokes, seconds: (performance.now() - began) / 1_000, ...outcome }
+  const { id, name, limits, provokes, leftOut } = row
+  const played = {
+    id,
+    name,
+    limits,
+    provokes,
+    ...(leftOut && { leftOut }),
+    seconds: (performance.now() - began) / 1_000,
+    ...outcome,
+  }
   if (broken(played).length === 0) await rm(folder, { recursive: true, force: true })
   else tell(`the ledger is kept in ${folder}`)
   letGo()
@@ -181,5 +189,8 @@ class Round {
 }
 
 function inWords(error: unknown): string {
+  // Closing failed, too: both are told.
+  const { name, error: then, suppressed } = (error ?? {}) as Partial<SuppressedError>
+  if (name === 'SuppressedError') return `${inWords(suppressed)}; and then: ${inWords(then)}`
   return error instanceof Error ? error.message : String(error)
 }

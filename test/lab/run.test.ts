@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { startChild } from '../support/child.ts'
 import { allRows } from './mix.ts'
-import { SHORT_ROWS } from './sizes.ts'
+import { SHORT_LEAST_ROWS, SHORT_ROWS } from './sizes.ts'
 
 const RUN = new URL('./run.ts', import.meta.url)
 
@@ -35,5 +35,6 @@ describe('the command of the lab', function () {
 
   it('knows the rows it plays in short', () => {
     expect(allRows.map(({ id }) => id)).to.include.members([...SHORT_ROWS])
+    expect(SHORT_LEAST_ROWS).to.be.within(2, SHORT_ROWS.length)
   })
 })

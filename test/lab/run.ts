@@ -1,20 +1,21 @@
 // `npm run lab`: injects every fault the lab knows while messages flow, and shows what was kept of each promise.
 //
 // Promises: says the seed first; the same seed, rows and turns give the same schedule; exits 1 when a promise was broken or a row did
-// not come to its end, 2 on wrong usage, 130 or 143 when interrupted; whatever it started is gone afterwards, however it
+// not come to its end, or the short run had time for too few rows, 2 on wrong usage, 130 or 143 when interrupted; whatever it started is gone afterwards, however it
 // ends (`support/guard.ts`). A release that cannot be had is skipped, in words; if none can be had, that is a failure.
 
 import { constants } from 'node:os'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { machine } from '../bench/machine.ts'
+import { load, machine } from '../bench/machine.ts'
 import { ReleaseUnavailable } from './cluster/releases.ts'
 import { type Grounds, openGrounds } from './grounds.ts'
 import { allRows, type Row } from './mix.ts'
 import { writeResults } from './results.ts'
 import { play, type Size, type Tell } from './rounds.ts'
-import { FULL, SHORT, SHORT_BEGIN_MS, SHORT_ROWS } from './sizes.ts'
-import { broken, type Played, table } from './table.ts'
-import { versionsOf } from './versions.ts'
+import { FULL, SHORT, SHORT_CLOSING_MS, SHORT_LEAST_ROWS, SHORT_ROWS, SHORT_WITHIN_MS } from './sizes.ts'
+import { type About, broken, type Played, table } from './table.ts'
+import { TimeLimit } from './time-limit.ts'
+import { commitOf, versionsOf } from './versions.ts'
 import type { Release } from './world.ts'
 
 interface Flags {
@@ -53,7 +54,8 @@ async function main(): Promise<number> {
   leaveOnSignals(flags.seed)
   say(`seed ${flags.seed}`)
   const results = []
-  for (const release of flags.release) results.push(await tryRelease(release, flags))
+  for (const [i, release] of flags.release.entries())
+    results.push(await tryRelease(release, flags, i === 0 ? 0 : performance.now()))
   const had = results.filter((result) => result !== undefined)
   return had.length > 0 && had.every(Boolean) ? 0 : 1
 }
@@ -64,9 +66,9 @@ function list(): number {
 }
 
 /** @returns whether all promises were kept; nothing where the release cannot be had */
-async function tryRelease(release: Release, flags: Flags): Promise<boolean | undefined> {
+async function tryRelease(release: Release, flags: Flags, began: number): Promise<boolean | undefined> {
   try {
-    return await runOn(release, flags)
+    return await runOn(release, flags, began)
   } catch (error) {
     if (!(error instanceof ReleaseUnavailable)) throw error
     say(`skipped: ${error.message}`)
@@ -74,36 +76,70 @@ async function tryRelease(release: Release, flags: Flags): Promise<boolean | und
   }
 }
 
-async function runOn(release: Release, flags: Flags): Promise<boolean> {
-  const [began, at] = [performance.now(), new Date().toISOString()]
+/** @param began when that was, ms of this process: its start, for the first release */
+async function runOn(release: Release, flags: Flags, began: number): Promise<boolean> {
+  const at = new Date().toISOString()
   say(`RabbitMQ ${release}: starting three nodes, Redis and Postgres...`)
   await using grounds = await openGrounds(release)
   const versions = await versionsOf(grounds)
-  const played = await playAll(grounds, release, flags)
-  const about = { seed: flags.seed, at, seconds: (performance.now() - began) / 1_000, machine: machine(), versions }
+  const rows = rowsOf(flags)
+  const { played, isCut } = await playAll(rows, grounds, release, flags, new TimeLimit(timeFor(flags, began)))
+  const notPlayed = rows.slice(played.length).map(({ id }) => id)
+  const code = { commit: commitOf(), load: loadOf(sizeOf(flags)), ...(notPlayed.length > 0 && { notPlayed }) }
+  const about: About = { ...code, seed: flags.seed, at, ...sinceThen(began), machine: machine(), versions }
   console.log(`${table(played, about)}\n`)
   if (flags.write) say(`written: ${await writeResults(played, about)}`)
-  return played.every((row) => broken(row).length === 0)
+  const kept = wasEnough(played, flags) && played.every((row) => broken(row).length === 0)
+  // A row is still in work: nobody waits for it.
+  if (isCut) process.exit(kept ? 0 : 1)
+  return kept
 }
 
-async function playAll(grounds: Grounds, release: Release, flags: Flags): Promise<readonly Played[]> {
-  const [began, rows, played] = [performance.now(), rowsOf(flags), [] as Played[]]
+function sinceThen(began: number): { readonly seconds: number } {
+  return { seconds: (performance.now() - began) / 1_000 }
+}
+
+/** Until when rows may be in work, ms of this process. */
+function timeFor(flags: Flags, began: number): number {
+  return inShort(flags) ? began + SHORT_WITHIN_MS - SHORT_CLOSING_MS : Number.POSITIVE_INFINITY
+}
+
+/** The rows of the short run, unless they were named. */
+function inShort({ short, only }: Flags): boolean {
+  return short === true && only === undefined
+}
+
+function wasEnough({ length }: readonly Played[], flags: Flags): boolean {
+  if (!inShort(flags) || length >= SHORT_LEAST_ROWS) return true
+  say(`FAILED: there was time for ${length} rows, and ${SHORT_LEAST_ROWS} are the least that prove something`)
+  return false
+}
+
+async function playAll(
+  rows: readonly Row[],
+  grounds: Grounds,
+  release: Release,
+  flags: Flags,
+  limit: TimeLimit,
+): Promise<{ readonly played: readonly Played[]; readonly isCut: boolean }> {
+  const played: Played[] = []
   for (const row of rows) {
-    const late = flags.short && !flags.only && played.length > 0 && performance.now() - began > SHORT_BEGIN_MS
-    if (late) {
-      say(`not played, for lack of time: ${namesOf(rows.slice(played.length))}`)
-      break
-    }
     const tell = (line: string) => say(`[${played.length + 1}/${rows.length}] ${row.id}: ${line}`)
-    const result = await play(row, grounds, flags.seed, sizeOf(flags), tell)
+    if (!limit.hasTime()) return { played, isCut: false }
+    const result = await limit.atMost(play(row, grounds, flags.seed, sizeOf(flags), tell))
+    if (!result) return { played, isCut: true }
     conclude(result, again(row, release, flags), tell)
     played.push(result)
   }
-  return played
+  return { played, isCut: false }
 }
 
-function namesOf(rows: readonly Row[]): string {
-  return rows.map(({ id }) => id).join(', ')
+/** In words: how much, and how busy the machine was with it and with all else. */
+function loadOf({ messages, turns, mixTurns, fleet }: Size): string {
+  const { direct = 0, outbox = 0 } = fleet.perSecond ?? {}
+  const rate = `${direct} + ${outbox} offered a second (publisher confirms + outbox)`
+  const faults = `${turns} faults a row, up to ${mixTurns} in each lane of a mix`
+  return `at least ${messages.toLocaleString('en-US')} messages a row, ${rate}, ${faults}; load average at the end ${load()}`
 }
 
 /** The row's end, and where it is bad what is needed to look into it. */

@@ -24,8 +24,14 @@ export const SHORT: Size = {
   fleet: { perSecond: { direct: 200, outbox: 60 }, backlog: 500, singleActive: ['outbox'] },
 }
 
-/** The short run begins no row after so long, ms: on a machine that is too busy the last rows are left out, and that is said. */
-export const SHORT_BEGIN_MS = 3.5 * MINUTE_MS
+/**
+ * The short run takes no longer than this from its very start to its very end, ms: on a machine that is too busy the last rows are left
+ * out, and that is said. So long it leaves for ending what it started.
+ */
+export const SHORT_WITHIN_MS = 5 * MINUTE_MS
+export const SHORT_CLOSING_MS = 15_000
+/** A short run with fewer rows than this proves too little, and fails. */
+export const SHORT_LEAST_ROWS = 5
 
 /** One of each kind, in this order; the mix draws from the rest. */
 export const SHORT_ROWS: readonly string[] = [

@@ -1,12 +1,20 @@
 import { expect } from 'chai'
 import { broken, type Played, PROMISES, table } from './table.ts'
+import type { Verdict } from './world.ts'
 
 const machine = { cpu: 'a cpu', cores: 2, memoryGib: 8, system: 'an os', load: 0 }
-const about = { seed: 7, at: '2026-01-02', seconds: 125, machine, versions: { rabbitmq: '3.10.8', node: '20.19.0' } }
+const versions = { surehop: '1.2.3', rabbitmq: '3.10.8', node: '20.19.0' }
+const about = { seed: 7, at: '2026-01-02', seconds: 170, load: '9 messages a row', machine, versions }
 
 function played(change: Partial<Played['verdict']> = {}, more: Partial<Played> = {}): Played {
   const zero = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
-  const verdict = { messages: 12_345, ...zero, longestGapMs: 8_040, evidence: [], ...change }
+  const contests = { putOff: 3, takenOver: 2, refused: 1 }
+  const attempts = { attempts: 0, retried: 4, soonestRetryMs: 201.4, reordered: 0 }
+  const told = { unknown: { told: 0, withdrawn: 0, arrived: 0 }, neverSent: 0 }
+  const verdict = {
+    ...{ messages: 12_345, ...zero, ...contests, ...attempts, ...told, longestGapMs: 8_040, evidence: [] },
+    ...change,
+  } satisfies Verdict
   return { id: 'x', name: 'a fault', limits: [], injected: 3, seconds: 9, verdict, ...more }
 }
 
@@ -32,6 +40,16 @@ describe("the lab's table", () => {
     expect(broken(played({}, { trouble: 'it did not drain' }))).to.deep.equal(['it did not drain'])
   })
 
+  it('fails a row that was to make processes meet, and in which they did not', () => {
+    const provokes = ['takenOver', 'refused'] as const
+    expect(broken(played({}, { provokes }))).to.deep.equal([])
+    expect(broken(played({ refused: 0 }, { provokes }))).to.deep.equal([
+      'nobody whose run was taken over tried to write',
+    ])
+    expect(broken(played({ takenOver: 0, refused: 0 }, { provokes }))).to.have.lengthOf(2)
+    expect(table([played()], about)).to.match(/\| +3 \/ 2 \/ 1 \|/)
+  })
+
   it('shows repeated effects with the limit that explains them', () => {
     const text = table([played({ repeated: 4 }, { limits: ['redis-forgets'] })], about)
     expect(text).to.match(/^\| `x` a fault +\| +12,345 \| +3 \| +0 \| +0 \| +4 ² \|/m)
@@ -39,11 +57,45 @@ describe("the lab's table", () => {
     expect(text).not.to.contain('¹')
   })
 
+  it('says over it which code it is of, when, and under which load', () => {
+    const text = table([played()], { ...about, commit: '1a2b3c4 with changes' })
+    expect(text.split('\n')[0]).to.equal(
+      'Surehop 1.2.3, commit 1a2b3c4 with changes, on RabbitMQ 3.10.8, 2026-01-02. Load: 9 messages a row.',
+    )
+    expect(table([played()], about).split('\n')[0]).to.match(/^Surehop 1\.2\.3, on RabbitMQ/)
+  })
+
+  it('counts disorder within a limit beside the rest, with the limit', () => {
+    expect(broken(played({ reordered: 12 }))).to.deep.equal([])
+    expect(table([played({ reordered: 12 })], about)).to.match(/\| +0 \+ 12 ³ \|[\s\S]*^³ Handled after a later one/m)
+    expect(table([played()], about)).not.to.contain('³')
+  })
+
+  it('shows how many unknown publishes arrived, and nothing where there were none', () => {
+    const unknown = { told: 7, withdrawn: 4, arrived: 3 }
+    const text = table([played({ unknown, neverSent: 2 }), played()], about)
+    expect(text.match(/\| +3 of 4 \|/g)).to.have.lengthOf(2)
+    expect(text).to.match(/^\| `x` .*\| +– \|/m)
+    expect(text).to.contain('The publishes of 7 messages ended `unknown`')
+    expect(text).to.contain('2 publishes ended `not-sent` or `returned`')
+  })
+
+  it('tells how many attempts were judged, and the soonest of all rows', () => {
+    const text = table([played(), played({ soonestRetryMs: 300 }), played({ retried: 0 })], about)
+    expect(text).to.contain('8 attempts beyond a first were judged; the soonest began 201 ms after')
+  })
+
+  it('names what a mix leaves out, and what was not played', () => {
+    const text = table([played({}, { leftOut: ['a', 'b'] })], { ...about, notPlayed: ['y', 'z'] })
+    expect(text).to.contain('`x` has every fault of the lab but `a`, `b`.')
+    expect(text).to.contain('Not played, for lack of time: y, z.')
+  })
+
   it('names a broken row, and says so beneath', () => {
     const text = table([played(), played({ lost: 2 })], about)
     expect(text)
       .to.contain('**a fault: BROKEN**')
-      .and.to.contain('1 of 2 rows broke a promise. Seed 7, 2026-01-02, 2 min 5 s')
+      .and.to.contain('1 of 2 rows broke a promise. Seed 7, 2026-01-02, 2 min 50 s')
     expect(table([played()], about)).to.contain('All rows kept their promises')
   })
 

@@ -1,25 +1,38 @@
 // The table fault x promise: what a row must keep, and how it reads for people.
 //
 // A row passes if nothing was lost, doubled, written by a zombie, out of order, phantom or left. Effects repeated within a limit
-// that the README states are counted and shown with that limit, never hidden; each was explained by itself (`reconcile.ts`).
+// that the README states are counted and shown with that limit, never hidden; each was explained by itself (`reconcile.ts`). What could
+// not be judged is a –, and not a 0.
 
 import type { Machine } from '../bench/machine.ts'
-import type { Limit, Verdict } from './world.ts'
+import type { Limit, Provoked, Verdict } from './world.ts'
 
 /** A played row. */
 export interface Played {
   readonly id: string
   readonly name: string
   readonly limits: readonly Limit[]
+  /** Of a mix: faults of the table that it does not have. */
+  readonly leftOut?: readonly string[]
+  /** What must have happened at least once. */
+  readonly provokes?: readonly Provoked[]
   readonly injected: number
   readonly seconds: number
   readonly verdict: Verdict
+  /** What those did who are there only in some rows, and how often. */
+  readonly tried?: Readonly<Record<string, number>>
   /** What kept the row from its end, in words: a fault that could not be healed, work that did not drain. */
   readonly trouble?: string
 }
 
-/** What stands under a table. */
+/** What stands over and under a table. */
 export interface About {
+  /** Of the code, such as `1a2b3c4 with changes`; undefined where nobody knows. */
+  readonly commit?: string | undefined
+  /** How much work there was, in words. */
+  readonly load: string
+  /** Rows that were to be played and were not, for lack of time. */
+  readonly notPlayed?: readonly string[]
   readonly seed: number
   readonly at: string
   readonly seconds: number
@@ -28,18 +41,25 @@ export interface About {
 }
 
 /** What must be 0. */
-export const PROMISES = ['lost', 'doubled', 'zombies', 'outOfOrder', 'phantom', 'left'] as const
+export const PROMISES = ['lost', 'doubled', 'zombies', 'attempts', 'outOfOrder', 'phantom', 'left'] as const
 
 /** What a row broke, in words; empty: it passes. */
-export function broken({ verdict, injected, trouble }: Played): readonly string[] {
+export function broken({ verdict, injected, trouble, provokes = [] }: Played): readonly string[] {
   const counts = PROMISES.filter((promise) => verdict[promise] !== 0).map((promise) => `${promise} ${verdict[promise]}`)
   return [
     ...counts,
     // A row that tried nothing proves nothing.
     ...(verdict.messages === 0 ? ['no message came through'] : []),
     ...(injected === 0 ? ['no fault was injected'] : []),
+    ...provokes.filter((what) => verdict[what] === 0).map((what) => NEVER_CAME[what]),
     ...(trouble === undefined ? [] : [trouble]),
   ]
+}
+
+const NEVER_CAME: Readonly<Record<Provoked, string>> = {
+  putOff: 'nobody asked for what another held',
+  takenOver: 'nothing was taken over from one that lived',
+  refused: 'nobody whose run was taken over tried to write',
 }
 
 const HEAD = [
@@ -49,29 +69,53 @@ const HEAD = [
   'lost',
   'doubled',
   'repeated within a limit',
+  'put off / taken over / late writes refused',
   'zombie writes',
+  'wrong attempts',
   'out of key order',
   'phantom',
   'left',
+  'unknown, arrived',
   'longest gap, s',
 ]
 
 /** Markdown, as good in a terminal as in the README. */
 export function table(rows: readonly Played[], about: About): string {
-  return [grid([HEAD, ...rows.map(cells), totals(rows)]), legend(rows), method(rows, about)].join('\n\n')
+  const parts = [heading(about), grid([HEAD, ...rows.map(cells), totals(rows)]), legend(rows), method(rows, about)]
+  return parts.join('\n\n')
 }
 
 function cells(row: Played): string[] {
   const { verdict, id, name, injected } = row
-  const { messages, lost, doubled, zombies, outOfOrder, phantom, left, longestGapMs } = verdict
+  const { messages, lost, doubled, zombies, attempts, phantom, left, longestGapMs } = verdict
   const marked = `\`${id}\` ${broken(row).length > 0 ? `**${name}: BROKEN**` : name}`
   const counts = [lost, doubled].map(count)
-  const rest = [zombies, outOfOrder, phantom, left].map(count)
-  return [marked, count(messages), count(injected), ...counts, repeats(row), ...rest, gap(longestGapMs)]
+  const before = [marked, count(messages), count(injected), ...counts, repeats(row), contests([row])]
+  const rest = [...[zombies, attempts].map(count), order([row]), ...[phantom, left].map(count)]
+  return [...before, ...rest, unknown([row]), gap(longestGapMs)]
+}
+
+/** What stands in the way of order for a reason the README states is counted beside, never hidden. */
+function order(rows: readonly Played[]): string {
+  const sum = (what: 'outOfOrder' | 'reordered') => rows.reduce((total, { verdict }) => total + verdict[what], 0)
+  const reordered = sum('reordered')
+  return reordered === 0 ? count(sum('outOfOrder')) : `${count(sum('outOfOrder'))} + ${count(reordered)} ³`
+}
+
+/** Of those whose publish ended unknown and was not repeated. */
+function unknown(rows: readonly Played[]): string {
+  const sum = (what: 'arrived' | 'withdrawn') => rows.reduce((total, { verdict }) => total + verdict.unknown[what], 0)
+  return sum('withdrawn') === 0 ? '–' : `${count(sum('arrived'))} of ${count(sum('withdrawn'))}`
 }
 
 function repeats(row: Played): string {
   return [count(row.verdict.repeated), ...limitsOf(row).map((limit) => MARK[limit])].join(' ')
+}
+
+/** How often one met another's message, and how that ended. */
+function contests(rows: readonly Played[]): string {
+  const sum = (what: Provoked) => count(rows.reduce((total, { verdict }) => total + verdict[what], 0))
+  return `${sum('putOff')} / ${sum('takenOver')} / ${sum('refused')}`
 }
 
 /** Those its faults reach; and on a machine that is slow enough, any process may lose its lease. */
@@ -89,10 +133,13 @@ function totals(rows: readonly Played[]): string[] {
     sum(({ verdict }) => verdict.lost),
     sum(({ verdict }) => verdict.doubled),
     sum(({ verdict }) => verdict.repeated),
+    contests(rows),
     sum(({ verdict }) => verdict.zombies),
-    sum(({ verdict }) => verdict.outOfOrder),
+    sum(({ verdict }) => verdict.attempts),
+    order(rows),
     sum(({ verdict }) => verdict.phantom),
     sum(({ verdict }) => verdict.left),
+    unknown(rows),
     gap(longest),
   ]
 }
@@ -112,16 +159,55 @@ function legend(rows: readonly Played[]): string {
   const meantToFail = rows.reduce((sum, { verdict }) => sum + verdict.deadLetters, 0)
   return [
     'A row keeps its promises if all columns but the counts, the limit and the gap are 0.',
+    'Put off: claims of a message that another process held. Taken over: runs whose message another process began anew while the first was alive and not done (frozen, cut off). Late writes refused: those of them that woke, tried their effect or their record, and could not.',
     `${count(meantToFail)} messages were meant to fail for good, and lie in the dead letters as they should; they are not counted as left.`,
+    ...publishes(rows),
+    ...attempts(rows),
+    ...mixed(rows),
     ...notes.map((limit) => `${MARK[limit]} ${EXPLAINED[limit]}`),
+    ...(rows.some(({ verdict }) => verdict.reordered > 0) ? [REORDERED] : []),
   ].join('\n')
 }
 
-function method(rows: readonly Played[], { seed, at, seconds, machine, versions }: About): string {
+const REORDERED =
+  '³ Handled after a later one of its key, and on its way when a consumer was lost: RabbitMQ 3.10 puts what that held at the back of the queue.'
+
+function publishes(rows: readonly Played[]): string[] {
+  const sum = (of: (verdict: Verdict) => number) => rows.reduce((total, { verdict }) => total + of(verdict), 0)
+  const told = sum((verdict) => verdict.unknown.told)
+  return [
+    `The publishes of ${count(told)} messages ended \`unknown\`; about half of those were repeated under the same id until confirmed, the others never. Unknown, arrived: how many of the others were handled all the same, as the word says; – where there were none.`,
+    `${count(sum(({ neverSent }) => neverSent))} publishes ended \`not-sent\` or \`returned\` and were not repeated; one of those that arrived would be phantom.`,
+  ]
+}
+
+function attempts(rows: readonly Played[]): string[] {
+  const retried = rows.reduce((total, { verdict }) => total + verdict.retried, 0)
+  const soonest = Math.min(...rows.map(({ verdict }) => verdict.soonestRetryMs ?? Number.POSITIVE_INFINITY))
+  if (retried === 0) return []
+  return [
+    `Wrong attempts: more than the policy's, before their delay, counted twice, without a failure before, or given up early. ${count(retried)} attempts beyond a first were judged; the soonest began ${soonest.toFixed(0)} ms after the failure before it.`,
+  ]
+}
+
+function mixed(rows: readonly Played[]): string[] {
+  const quoted = (ids: readonly string[]) => ids.map((id) => `\`${id}\``).join(', ')
+  return rows.flatMap(({ id, leftOut = [] }) =>
+    leftOut.length === 0 ? [] : [`\`${id}\` has every fault of the lab but ${quoted(leftOut)}.`],
+  )
+}
+
+function heading({ commit, load, at, versions }: About): string {
+  const code = commit === undefined ? '' : `, commit ${commit}`
+  return `Surehop ${versions['surehop'] ?? ''}${code}, on RabbitMQ ${versions['rabbitmq'] ?? ''}, ${at}. Load: ${load}.`
+}
+
+function method(rows: readonly Played[], { seed, at, seconds, machine, versions, notPlayed = [] }: About): string {
   const programs = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   const failed = rows.filter((row) => broken(row).length > 0).length
   return [
-    `${failed === 0 ? 'All rows kept their promises' : `${failed} of ${rows.length} rows broke a promise`}. Seed ${seed}, ${at}, ${Math.round(seconds / 60)} min ${Math.round(seconds % 60)} s.`,
+    ...(notPlayed.length === 0 ? [] : [`Not played, for lack of time: ${notPlayed.join(', ')}.`]),
+    `${failed === 0 ? 'All rows kept their promises' : `${failed} of ${rows.length} rows broke a promise`}. Seed ${seed}, ${at}, ${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s.`,
     `${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}: brokers, databases and all processes share it.`,
     `${programs.join(', ')}.`,
   ].join('\n')
