@@ -89,6 +89,7 @@ describe("the lab's table", () => {
     const text = table([played({}, { leftOut: ['a', 'b'] })], { ...about, notPlayed: ['y', 'z'] })
     expect(text).to.contain('`x` has every fault of the lab but `a`, `b`.')
     expect(text).to.contain('Not played, for lack of time: y, z.')
+    expect(table([], about)).to.contain('No row was played.')
   })
 
   it('names a broken row, and says so beneath', () => {

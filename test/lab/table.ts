@@ -202,12 +202,17 @@ function heading({ commit, load, at, versions }: About): string {
   return `Surehop ${versions['surehop'] ?? ''}${code}, on RabbitMQ ${versions['rabbitmq'] ?? ''}, ${at}. Load: ${load}.`
 }
 
+function outcome(rows: readonly Played[]): string {
+  const failed = rows.filter((row) => broken(row).length > 0).length
+  if (rows.length === 0) return 'No row was played'
+  return failed === 0 ? 'All rows kept their promises' : `${failed} of ${rows.length} rows broke a promise`
+}
+
 function method(rows: readonly Played[], { seed, at, seconds, machine, versions, notPlayed = [] }: About): string {
   const programs = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
-  const failed = rows.filter((row) => broken(row).length > 0).length
   return [
     ...(notPlayed.length === 0 ? [] : [`Not played, for lack of time: ${notPlayed.join(', ')}.`]),
-    `${failed === 0 ? 'All rows kept their promises' : `${failed} of ${rows.length} rows broke a promise`}. Seed ${seed}, ${at}, ${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s.`,
+    `${outcome(rows)}. Seed ${seed}, ${at}, ${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s.`,
     `${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}: brokers, databases and all processes share it.`,
     `${programs.join(', ')}.`,
   ].join('\n')
