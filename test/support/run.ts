@@ -18,6 +18,8 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const PROGRAMS = join(ROOT, 'node_modules', '.bin')
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 const FAILED = 1
+/** A command that is only asked what it can do needs no services. */
+const QUESTIONS = ['--help', '-h', '--list']
 
 // How long a command may take to end after a signal before it is killed.
 const GRACE_MS = 15_000
@@ -32,7 +34,8 @@ interface Task {
 function parse(args: readonly string[]): Task {
   const first = args.findIndex((arg) => !arg.startsWith('--'))
   const flags = args.slice(0, first)
-  const wants = (flag: string) => flags.includes('--services') || flags.includes(flag)
+  const asksOnly = args.slice(first).some((arg) => QUESTIONS.includes(arg))
+  const wants = (flag: string) => !asksOnly && (flags.includes('--services') || flags.includes(flag))
   const unknown = flags.find((flag) => !['--services', '--rabbitmq', '--redis', '--postgres'].includes(flag))
   if (first < 0 || unknown) {
     throw new Error('usage: first-run.mjs [--services | --rabbitmq | --redis | --postgres] command [argument...]')
