@@ -1,12 +1,14 @@
 // Faults of those who are in the fleet only in some rows: an operator who looks at dead letters and sends them again, and senders of
 // half messages and who answers for them; and what the broker and the network do to their queues and links.
 
+import { eventually } from '../../support/eventually.ts'
 import type { Random } from '../random.ts'
-import type { Cast, Fault, Role, World } from '../world.ts'
+import type { Cast, Fault, Fleet, Role, World } from '../world.ts'
 import { at, hold, killAndReturn, seconds, span } from './held.ts'
 
 /** Drawn from so many, counted round among those that live. */
 const WHICH = 12
+const BUSY_WITHIN_MS = 60_000
 
 export const castFaults: readonly Fault[] = [
   // In the middle of a look, or between the publish of a copy and the ack of its letter: then both are there.
@@ -30,7 +32,7 @@ function kills(id: string, name: string, cast: Cast, roles: readonly Role[]): Fa
       const inject = async ({ fleet }: World) => {
         for (const { which, afterMs } of deaths) {
           await hold(afterMs)
-          for (const role of roles) await fleet.kill9(at(which, fleet.living(role)))
+          for (const role of roles) await fleet.kill9(await inTheMiddle(fleet, role, which))
         }
       }
       return {
@@ -39,6 +41,16 @@ function kills(id: string, name: string, cast: Cast, roles: readonly Role[]): Fa
       }
     },
   }
+}
+
+/** One that has begun something and not ended it, where that is seen in time: who answers checks is never seen to begin. */
+async function inTheMiddle(fleet: Fleet, role: Role, which: number): Promise<number> {
+  const busy = () => {
+    const living = fleet.living(role).filter((worker) => fleet.inWork(worker) > 0)
+    return living.length > 0 ? at(which, living) : Promise.reject(new Error(`no ${role} is at work`))
+  }
+  if (role === 'half-checker') return at(which, fleet.living(role))
+  return eventually(async () => busy(), { withinMs: BUSY_WITHIN_MS, what: `a ${role} in the middle of its work` })
 }
 
 function deathOf(random: Random): { readonly which: number; readonly afterMs: number } {

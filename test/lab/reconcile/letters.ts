@@ -1,13 +1,12 @@
 // What an operator's work amounts to: letters that were looked at, and letters that were sent again. Pure; read from the ledger alone.
 //
 // What must be true, whatever died or was cut off meanwhile:
-// - a message whose letter was sent again has its effect in the end, or still is a letter (which `reconcile.ts` then tells as left);
-//   one that is neither is *lost*: its letter was acked before its copy was stored;
-// - of one generation, an attempt whose end was recorded is not begun again, and no generation begins once another was recorded as
-//   completed: else it is *doubled*. An attempt without a record is begun anew where its process died, or lost its lease: those
-//   repeats are judged in `runs.ts`;
-// - a copy of a letter that stays behind (the operator died between publish and ack) is older than the generation that completed:
-//   else the message has two ends, a *zombie*;
+// - a message that died is handled in the end, or still a letter (`reconcile.ts` tells those as left); one that is neither is *lost*: its
+//   letter was acked before its copy was stored. Of those that were accepted, `reconcile.ts` says so;
+// - a generation that ended in a letter does not begin again, whatever copies of it there are: else it is *doubled*. That nothing
+//   begins after it completed, in whatever generation, is judged in `runs.ts`, and that no attempt counts twice in `attempts.ts`;
+// - a letter that stays behind (the operator died between publish and ack) is older than the generation that completed: else the
+//   message has two ends, a *zombie*;
 // - a look changes nothing: at letters that nobody adds to or takes from, it finds all of them, each once, and those that one
 //   process saw without trouble between come in one order. What is missing is *lost*, what is there twice is *doubled*, what
 //   has moved is *outOfOrder*. A look whose counts say that the broker still had letters of a dead inspector in hand is not judged by them.
@@ -34,6 +33,7 @@ interface Run {
 interface Patient {
   readonly id: string
   revived: boolean
+  confirmed: boolean
   hasEffect: boolean
   isThere: boolean
   readonly runs: Run[]
@@ -84,6 +84,9 @@ class Ward {
       case 'offered':
         if (entry.fate === 'revived') this.#patient(entry.id).revived = true
         break
+      case 'told':
+        if (entry.outcome === 'confirmed') this.#patient(entry.id).confirmed = true
+        break
       case 'started':
         this.#patient(entry.id).runs.push(runOf(entry))
         break
@@ -119,7 +122,7 @@ class Ward {
     const known = this.#patients.get(id)
     if (known) return known
     const lists = { runs: [], sent: [], letters: [] }
-    const patient = { id, revived: false, hasEffect: false, isThere: false, ...lists }
+    const patient = { id, revived: false, confirmed: false, hasEffect: false, isThere: false, ...lists }
     this.#patients.set(id, patient)
     return patient
   }
@@ -134,33 +137,21 @@ function judgePatient(patient: Patient): Finding[] {
   return [...lost(patient), ...repeats(patient), ...twoEnds(patient)]
 }
 
-function lost({ id, sent, runs, hasEffect, isThere }: Patient): Finding[] {
+/** Accepted ones are judged in `reconcile.ts`. */
+function lost({ id, confirmed, sent, runs, hasEffect, isThere }: Patient): Finding[] {
   const died = sent.length > 0 || runs.some(({ end }) => end === 'dead')
-  if (!died || hasEffect || isThere) return []
+  if (!died || confirmed || hasEffect || isThere) return []
   return [
     { kind: 'lost', id, why: `it died, was sent again ${sent.length} times, and is neither handled nor a letter` },
   ]
 }
 
 function repeats({ id, runs }: Patient): Finding[] {
-  const recorded = runs.filter(({ end }) => end !== undefined && end !== 'returned')
-  const before = (run: Run) =>
-    recorded.find((one) => one !== run && one.endSince < run.started && (isSame(one, run) || isOver(one, run)))
+  const over = runs.filter(({ end }) => end === 'dead')
   return runs.flatMap((run) => {
-    const earlier = before(run)
-    return earlier
-      ? [{ kind: 'doubled' as const, id, why: `${nameOf(run)} began after ${nameOf(earlier)} had ended` }]
-      : []
+    const before = over.find((one) => one.endSince < run.started && run.generation <= one.generation)
+    return before ? [finding('doubled', id, `${nameOf(run)} began after ${nameOf(before)} had ended in a letter`)] : []
   })
-}
-
-function isSame(one: Run, other: Run): boolean {
-  return one.generation === other.generation && one.attempt === other.attempt
-}
-
-/** Completed for good; or dead, for its own generation and for older ones. */
-function isOver({ end, generation }: Run, later: Run): boolean {
-  return end === 'completed' || (end === 'dead' && later.generation <= generation)
 }
 
 function twoEnds({ id, runs, letters }: Patient): Finding[] {
@@ -206,13 +197,16 @@ function changed(look: Look & { readonly by: number }): Finding[] {
 }
 
 const EXPECTED: ReadonlySet<string> = new Set(QUIET.map((id) => `${id}:0`))
+const IN_ORDER = [...EXPECTED].join()
 
 /** What one process saw without trouble between, in the order of time. */
 function moved(looks: readonly (Look & { readonly by: number })[]): Finding[] {
   const spells = new Map<string, (readonly string[])[]>()
   for (const { by, spell, first, second } of looks.toSorted((a, b) => a.at - b.at)) {
     const name = `${by} ${spell}`
-    spells.set(name, [...(spells.get(name) ?? []), first, second])
+    // What is missing or strange is told by itself.
+    const lists = [first, second].filter((list) => list.toSorted().join() === IN_ORDER)
+    spells.set(name, [...(spells.get(name) ?? []), ...lists])
   }
   return [...spells].flatMap(([name, lists]) => {
     const other = lists.findIndex((list) => list.join() !== lists[0]!.join())
