@@ -61,7 +61,7 @@ export function stateOption(text: string): Option {
 
 /** For `--position`. */
 export function positionNumber(text: string): bigint {
-  if (/^\d{1,18}$/.test(text)) return BigInt(text)
+  if (/^-?\d{1,19}$/.test(text)) return BigInt(text)
   throw new InvalidArgumentError('expected a position, a whole number')
 }
 

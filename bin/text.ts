@@ -90,7 +90,7 @@ export function redacted(text: string): string {
 
 /** How old, in one unit: `12 s`, `5 min`, `3 h`, `2 d`. */
 export function age(date: Date | undefined, now = Date.now()): string {
-  if (!date) return '?'
+  if (!date || Number.isNaN(date.getTime())) return '?'
   const seconds = Math.round((now - date.getTime()) / 1_000)
   if (seconds < 0) return 'in future'
   return duration(seconds)

@@ -93,7 +93,7 @@ function whyOf(lastError = ''): string {
 /** When it will be tried again. */
 export function againIn({ waits, nextAttemptAt }: OutboxRow): string {
   if (waits) return 'behind its key'
-  if (!nextAttemptAt) return ''
+  if (!nextAttemptAt || Number.isNaN(nextAttemptAt.getTime())) return ''
   const seconds = (nextAttemptAt.getTime() - Date.now()) / 1_000
   return seconds <= 0 ? 'now' : `in ${duration(seconds)}`
 }

@@ -70,7 +70,6 @@ async function print(output: Output, row: FullOutboxRow): Promise<void> {
 }
 
 function facts(row: FullOutboxRow): [string, string | undefined][] {
-  const time = (date: Date | undefined) => date && `${date.toISOString()} (${age(date)} ago)`
   const { state, messageId, transactionId, deliverAt, lastError, bodyBytes, contentType } = row
   const again = state === 'held' ? `, again ${againIn(row)}` : ''
   return [
@@ -80,16 +79,26 @@ function facts(row: FullOutboxRow): [string, string | undefined][] {
     ['state', `${state}${again}`],
     ['attempts', row.attempts === 0 ? undefined : String(row.attempts)],
     ['error', lastError],
+    ['unreadable', row.unreadable],
     [state === 'sent' ? 'sent' : 'parked', time(row.endedAt)],
     ['type', row.type],
     ['key', row.key],
     ['to', row.exchange === '' ? targetOf(row) : `exchange ${row.exchange}, routing key ${row.routingKey}`],
     ['written', `${time(row.createdAt)}${row.appId === undefined ? '' : ` by ${row.appId}`}`],
-    ['deliver at', deliverAt?.toISOString()],
+    ['deliver at', deliverAt && isoOf(deliverAt)],
     ['correlation', row.correlationId],
     ['reply to', row.replyTo],
     ['body', `${bodyBytes} bytes${contentType ? `, ${contentType}` : ''}`],
   ]
+}
+
+function time(date: Date | undefined): string | undefined {
+  return date && `${isoOf(date)} (${age(date)} ago)`
+}
+
+/** A database knows times that no Date can hold. */
+function isoOf(date: Date): string {
+  return Number.isFinite(date.getTime()) ? date.toISOString() : 'beyond all dates'
 }
 
 /** JSON has no integers of 64 bits. */

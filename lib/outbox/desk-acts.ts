@@ -13,6 +13,7 @@ import { inSchema } from '../sql/schema.ts'
 import { DROP, LOCK, PARK, RETRY_HELD, RETRY_PARKED } from './desk-sql.ts'
 import { promoteHeads } from './heads.ts'
 import type { OutboxRow, OutboxState } from './rows.ts'
+import { isLongKey } from './sendable.ts'
 
 /** What can be done to rows. */
 export type DeskVerb = 'retry' | 'park' | 'drop'
@@ -40,7 +41,8 @@ export interface Standing {
 
 /** Does this verb, or would it. `standing` is undefined where the row is gone. */
 export function judged(verb: DeskVerb, row: OutboxRow, standing: Standing | undefined, force: boolean): DeskOutcome {
-  const why = standing ? objection(verb, standing, force) : 'it is gone'
+  const unfit = verb === 'retry' && isLongKey(row.key) ? 'its key is longer than 255 bytes' : undefined
+  const why = standing ? (objection(verb, standing, force) ?? unfit) : 'it is gone'
   const done = why === undefined
   const next = standing?.state === 'ready' || (standing?.state === 'held' && (!standing.waits || standing.due === true))
   const mayBeSent = done && verb !== 'retry' && next

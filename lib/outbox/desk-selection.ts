@@ -43,18 +43,21 @@ export interface DeskResult {
 }
 
 const MAX_POSITION = 2n ** 63n - 1n
+const MIN_POSITION = -(2n ** 63n)
 
 /** A position, also as text. */
 export const position: Rule = (value) => {
   const whole =
-    Number.isSafeInteger(value) || typeof value === 'bigint' || (typeof value === 'string' && /^\d{1,19}$/.test(value))
-  const fits = whole && BigInt(value as string) >= 0n && BigInt(value as string) <= MAX_POSITION
-  return fits ? undefined : 'a position: a whole number from 0'
+    Number.isSafeInteger(value) ||
+    typeof value === 'bigint' ||
+    (typeof value === 'string' && /^-?\d{1,19}$/.test(value))
+  const fits = whole && BigInt(value as string) >= MIN_POSITION && BigInt(value as string) <= MAX_POSITION
+  return fits ? undefined : 'a position: a whole number'
 }
 
 const ref: Rule = (value) => {
   const fits = typeof value === 'string' ? value !== '' && !value.includes('\0') : position(value) === undefined
-  return fits ? undefined : 'a message id (text) or a position (a whole number from 0)'
+  return fits ? undefined : 'a message id (text) or a position (a whole number)'
 }
 
 const RULES = { rows: listOf(ref), state: oneOf(...STATES), limit: integer(1) }

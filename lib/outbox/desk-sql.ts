@@ -6,10 +6,10 @@
  */
 import { COLUMNS } from './rows.ts'
 
-/** $1 the names of outboxes, null for all; $2 state; $3 after this position; $4 up to this one; $5 how many. */
+/** $1 the names of outboxes, null for all; $2 state; $3 from this position on; $4 up to this one; $5 how many. */
 export const PAGE = `
 SELECT ${COLUMNS} FROM {schema}.outbox
-WHERE (CAST($1 AS text) IS NULL OR name = $1) AND state = $2 AND position > $3 AND position <= $4
+WHERE (CAST($1 AS text) IS NULL OR name = $1) AND state = $2 AND position >= $3 AND position <= $4
 ORDER BY position LIMIT $5`
 
 /** $1 name or null, $2 message ids, $3 positions. No index knows message ids: the table is read. */
@@ -69,8 +69,8 @@ WHERE state = 'parked' AND (CAST($1 AS text) IS NULL OR name = $1) GROUP BY name
 
 /** Ages in ms by the server's clock of the rows at positions $1. */
 export const AGES = `
-SELECT name, CAST(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000 AS double precision) AS age_ms
-FROM {schema}.outbox WHERE position = ANY ($1) GROUP BY name`
+SELECT name, CAST((extract(epoch FROM clock_timestamp()) - extract(epoch FROM min(created_at))) * 1000 AS double precision) AS age_ms
+FROM {schema}.outbox WHERE position = ANY ($1) AND isfinite(created_at) GROUP BY name`
 
 /** $1 name or null. */
 export const RELAYS = `

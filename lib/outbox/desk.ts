@@ -40,7 +40,9 @@ export interface OutboxDeskOptions {
 }
 
 const PAGE_ROWS = 200
-const LAST_POSITION = '9223372036854775807'
+/** The sequence begins at 1; rows written by hand may stand anywhere. */
+const FIRST_POSITION = -(2n ** 63n)
+const LAST_POSITION = 2n ** 63n - 1n
 
 const RULES = {
   pool: needed(having("a pool such as pg's, with query() and connect()", 'query', 'connect')),
@@ -72,8 +74,9 @@ export class OutboxDesk {
     options: { readonly state?: OutboxState; readonly limit?: number; readonly after?: number | bigint | string } = {},
   ): AsyncGenerator<OutboxRow> {
     checkOptions('list()', options, LIST_RULES)
-    const { state = 'parked', limit = Number.POSITIVE_INFINITY, after = 0 } = given(options)
-    yield* this.#pages(state, String(after), LAST_POSITION, limit)
+    const { state = 'parked', limit = Number.POSITIVE_INFINITY, after } = given(options)
+    const from = after === undefined ? FIRST_POSITION : BigInt(after) + 1n
+    yield* this.#pages(state, from, LAST_POSITION, limit)
   }
 
   /**
@@ -140,21 +143,20 @@ export class OutboxDesk {
 
   async #selected({ rows: refs, state, limit = Number.POSITIVE_INFINITY }: DeskSelection) {
     if (refs === undefined)
-      return { missing: [], batches: batchesOf(this.#pages(state!, '0', await this.#last(), limit)) }
+      return { missing: [], batches: batchesOf(this.#pages(state!, FIRST_POSITION, await this.#last(), limit)) }
     const rows = (await this.#find(refs, COLUMNS)).map(rowOf)
     const missing = refs.filter((ref) => !rows.some((row) => means(ref, row)))
     return { missing, batches: batchesOf(rows.slice(0, limit)) }
   }
 
-  async *#pages(state: OutboxState, after: string, last: string, limit: number): AsyncGenerator<OutboxRow> {
-    for (let [left, from] = [limit, after]; left > 0; ) {
-      const rows = (await this.#query(PAGE, [this.name ?? null, state, from, last, Math.min(PAGE_ROWS, left)])).map(
-        rowOf,
-      )
+  async *#pages(state: OutboxState, first: bigint, last: bigint, limit: number): AsyncGenerator<OutboxRow> {
+    for (let [left, from] = [limit, first]; left > 0 && from <= last; ) {
+      const bounds = [String(from), String(last), Math.min(PAGE_ROWS, left)]
+      const rows = (await this.#query(PAGE, [this.name ?? null, state, ...bounds])).map(rowOf)
       yield* rows
       if (rows.length < PAGE_ROWS) return
       left -= rows.length
-      from = rows.at(-1)!.position
+      from = BigInt(rows.at(-1)!.position) + 1n
     }
   }
 
@@ -165,9 +167,9 @@ export class OutboxDesk {
     return this.#query(FIND(columns), [this.name ?? null, ids, positions])
   }
 
-  async #last(): Promise<string> {
+  async #last(): Promise<bigint> {
     const [row] = await this.#query(LAST, [])
-    return String(row!['last'])
+    return BigInt(String(row!['last']))
   }
 
   async #query(sql: string, parameters: unknown[]): Promise<readonly SqlRow[]> {

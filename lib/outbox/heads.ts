@@ -19,7 +19,7 @@ export interface Keys {
 
 const PROMOTE = `
 UPDATE {schema}.outbox SET not_before = now()
-WHERE ${LOCK_PATIENCE} AND state = 'held' AND not_before = 'infinity' AND position = ANY (ARRAY(
+WHERE ${LOCK_PATIENCE} AND state = 'held' AND coalesce(not_before = 'infinity', true) AND position = ANY (ARRAY(
   SELECT head.position FROM unnest(CAST($1 AS text[]), CAST($2 AS text[])) AS k(name, key) CROSS JOIN LATERAL (
     SELECT h.position FROM {schema}.outbox h WHERE h.name = k.name AND h.key = k.key AND h.state = 'held'
     ORDER BY h.position LIMIT 1) head))

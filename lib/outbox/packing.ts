@@ -10,6 +10,8 @@ import type { Encoded } from '../producer/encode.ts'
 
 /** Relays divide so many shards among them. Fixed: a row keeps the shard it was written with. */
 export const SHARDS = 64
+/** The highest position there is to a relay: beyond it, numbers of JavaScript are taken for their neighbours. */
+export const LAST_POSITION = Number.MAX_SAFE_INTEGER
 
 /** The columns of a row that its writer gives it. */
 export interface PackedMessage {

@@ -8,16 +8,24 @@
  *
  * A row whose time has not come takes the rest of its delay in the broker, never less.
  */
-import type { Backoff } from '../backoff.ts'
+import { type Backoff, MAX_DELAY_MS } from '../backoff.ts'
 import type { Connection } from '../connection/connection.ts'
-import { BrokerTimeout, ChannelLost, Closed, ConnectionRefused, NotConnected, PublishFailed } from '../errors.ts'
+import {
+  BrokerTimeout,
+  ChannelLost,
+  Closed,
+  ConnectionRefused,
+  MessageInvalid,
+  NotConnected,
+  PublishFailed,
+} from '../errors.ts'
 import { HEADER } from '../message.ts'
-import { checkHarmless, type Encoded } from '../producer/encode.ts'
+import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { DelayRoute } from '../topology/delay.ts'
-import { unpacked } from './packing.ts'
 import type { Verdict } from './relay-book.ts'
 import type { RelayedRow } from './relay-table.ts'
+import { isLongKey, sendable } from './sendable.ts'
 
 /** What a sender is put together from. */
 export interface SenderParts {
@@ -33,6 +41,10 @@ export interface SenderParts {
 
 /** Failures that say nothing of the row. */
 const PASSING = [NotConnected, BrokerTimeout, ChannelLost, Closed, ConnectionRefused]
+/** Of what a column of the table can hold, one less. */
+const MOST_ATTEMPTS = 2 ** 31 - 2
+/** Clocks differ, and are put right. */
+const DAY_MS = 24 * 3_600_000
 /** Rows whose uncounted failures are remembered, for their backoff. */
 const REMEMBERED = 10_000
 
@@ -56,9 +68,8 @@ export class Sender {
   /** @throws PublishFailed, and what reading the row or declaring its delay throws */
   send(row: RelayedRow): Promise<unknown> {
     try {
-      const message = unpacked(row)
-      checkHarmless(message.properties)
-      const restMs = row.waitMs === undefined ? 0 : row.waitMs - (performance.now() - row.readAt)
+      const message = sendable(row)
+      const restMs = restOf(row)
       return restMs > 0 ? this.#delayed(message, restMs) : this.#publish(message)
     } catch (error) {
       return Promise.reject(error)
@@ -70,13 +81,14 @@ export class Sender {
     const { attempts: most, backoff } = this.#parts
     const cause = error instanceof Error ? error : new Error(String(error))
     if (this.#saysNothing(cause)) return 'again'
-    const { position, attempts } = row
+    const { position, key } = row
+    const attempts = Math.min(Math.max(0, row.attempts), MOST_ATTEMPTS)
     if (cause instanceof PublishFailed && cause.retryable) {
       const failures = (this.#uncounted.get(position) ?? 0) + 1
       this.#remember(position, failures)
       return { state: 'held', attempts, delayMs: backoff.delayMs(failures), error: cause }
     }
-    const state = attempts + 1 >= most ? 'parked' : 'held'
+    const state = attempts + 1 >= most || isLongKey(key) ? 'parked' : 'held'
     return { state, attempts: attempts + 1, delayMs: backoff.delayMs(attempts + 1), error: cause }
   }
 
@@ -121,4 +133,12 @@ export class Sender {
       throw error
     })
   }
+}
+
+/** How long it is not to be delivered yet. @throws MessageInvalid */
+function restOf({ waitMs, readAt }: RelayedRow): number {
+  if (waitMs === undefined) return 0
+  if (waitMs > MAX_DELAY_MS + DAY_MS)
+    throw new MessageInvalid('deliver_at', 'expected deliver_at to be at most 30 days ahead')
+  return waitMs - (performance.now() - readAt)
 }

@@ -13,7 +13,7 @@ import { runWithin, type SqlPool, type SqlRow } from '../sql/client.ts'
 import { LOCK_PATIENCE } from '../sql/lock-patience.ts'
 import { inSchema } from '../sql/schema.ts'
 import { promoteHeads } from './heads.ts'
-import type { PackedColumns } from './packing.ts'
+import { LAST_POSITION, type PackedColumns } from './packing.ts'
 import type { BookRow, Entry, Failure } from './relay-book.ts'
 import type { Horizon } from './relay-floor.ts'
 
@@ -46,16 +46,20 @@ export type Ask = (sql: string, parameters: unknown[]) => Promise<readonly SqlRo
 /** How many rows of a key a relay has in hand at most. */
 export const PER_KEY = 64
 
+/** Times are subtracted as seconds: of infinite ones Postgres makes no interval before version 17. */
 const OUT = `o.position, o.shard, o.key, o.attempts, o.message_id, o.transaction_id, o.exchange, o.routing_key, o.properties,
   octet_length(o.body) + octet_length(o.properties) AS size,
-  CAST(extract(epoch FROM clock_timestamp() - o.created_at) * 1000 AS float8) AS age_ms,
-  CAST(extract(epoch FROM o.deliver_at - clock_timestamp()) * 1000 AS float8) AS wait_ms`
+  CAST((extract(epoch FROM clock_timestamp()) - extract(epoch FROM o.created_at)) * 1000 AS float8) AS age_ms,
+  CAST((extract(epoch FROM o.deliver_at) - extract(epoch FROM clock_timestamp())) * 1000 AS float8) AS wait_ms`
+
+/** Positions that a number of JavaScript can tell; the others are for the upkeep to park. */
+const TAKEN = `o.position = p.place AND o.position BETWEEN 1 AND ${LAST_POSITION}`
 
 /** Parameters as for the function. Blocked rows come without their body; a row that was removed meanwhile does not come. */
 const READY = `
 SELECT ${OUT}, p.blocked, CASE WHEN p.blocked THEN NULL ELSE o.body END AS body
 FROM {schema}.outbox_ready_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), CAST($4 AS jsonb), $5, $6, CAST($7 AS bigint)) p
-JOIN {schema}.outbox o ON o.position = p.place
+JOIN {schema}.outbox o ON ${TAKEN}
 ORDER BY o.position`
 
 /** Transaction ids in full, as numbers. */
@@ -67,7 +71,7 @@ FROM {schema}.outbox_position q, (SELECT pg_current_snapshot() AS now) s`
 const DUE = `
 SELECT ${OUT}, false AS blocked, o.body
 FROM {schema}.outbox_due_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[]), $4, $5, ${PER_KEY}) p
-JOIN {schema}.outbox o ON o.position = p.place
+JOIN {schema}.outbox o ON ${TAKEN}
 ORDER BY p.turn, o.position`
 
 /**

@@ -1,9 +1,10 @@
 /**
- * What a relay does beside sending, now and then, one task at a time: mends keys whose first row somebody removed, sweeps rows kept
- * after they were sent, tells how far behind it is, and looks for rows that no relay sends.
- * Promises: small statements only; counts stop at 100,000. Events: outbox.backlog, outbox.warning.
+ * What a relay does beside sending, now and then, one task at a time: parks rows that no relay would ever take, mends keys whose first
+ * row somebody removed, sweeps rows kept after they were sent, tells how far behind it is, and looks for rows that no relay sends.
+ * Promises: small statements only; counts stop at 100,000. Events: outbox.backlog, outbox.parked, outbox.warning.
  */
 import type { Events, EventTable } from '../observability/events.ts'
+import { parkStrays } from './relay-strays.ts'
 import type { Ask, RelayTable } from './relay-table.ts'
 
 const MINUTE_MS = 60_000
@@ -16,11 +17,11 @@ SELECT
   (SELECT count(*) FROM (SELECT 1 FROM {schema}.outbox WHERE name = $1 AND state = 'ready' LIMIT ${MOST_COUNTED}) r) AS ready,
   (SELECT count(*) FROM (SELECT 1 FROM {schema}.outbox WHERE name = $1 AND state = 'held' LIMIT ${MOST_COUNTED}) h) AS held,
   (SELECT count(*) FROM (SELECT 1 FROM {schema}.outbox WHERE name = $1 AND state = 'parked' LIMIT ${MOST_COUNTED}) p) AS parked,
-  CAST(extract(epoch FROM clock_timestamp() - least(
+  CAST((extract(epoch FROM clock_timestamp()) - extract(epoch FROM least(
     (SELECT created_at FROM {schema}.outbox WHERE name = $1 AND state = 'ready' ORDER BY position LIMIT 1),
     (SELECT min(created_at) FROM (
       SELECT created_at FROM {schema}.outbox WHERE name = $1 AND state = 'held' ORDER BY not_before LIMIT 1000) h)
-  )) * 1000 AS float8) AS oldest_ms`
+  ))) * 1000 AS float8) AS oldest_ms`
 
 /** $1 name, $2 ms. */
 const SWEEP = `
@@ -85,6 +86,7 @@ export class Upkeep {
     const sweepMs = keepSentMs === 0 ? MINUTE_MS : Math.min(MINUTE_MS, Math.max(1_000, keepSentMs / 4))
     this.#repair = { everyMs: MINUTE_MS, dueAt: now, run: () => parts.table.repair(parts.shards()) }
     this.#tasks = [
+      { everyMs: MINUTE_MS, dueAt: now, run: () => this.#parkStrays() },
       this.#repair,
       { everyMs: MINUTE_MS, dueAt: now, run: () => this.#lookForStrangers() },
       { everyMs: sweepMs, dueAt: now, run: () => this.#sweep() },
@@ -122,6 +124,14 @@ export class Upkeep {
     if (more === true) task.dueAt = now
   }
 
+  async #parkStrays(): Promise<void> {
+    const { ask, name, table, events } = this.#parts
+    const strays = await parkStrays(ask, name)
+    await table.promote(strays.flatMap(({ key }) => key ?? []))
+    for (const { messageId, transactionId, attempts, why } of strays)
+      events.emit('outbox.parked', { outbox: name, messageId, transactionId, attempts, error: new Error(why) })
+  }
+
   async #sweep(): Promise<boolean> {
     const { ask, name, keepSentMs } = this.#parts
     return (await ask(SWEEP, [name, keepSentMs])).length === SWEPT
@@ -133,7 +143,13 @@ export class Upkeep {
     const count = (column: string) => Number(row?.[column] ?? 0)
     const [held, parked] = [count('held'), count('parked')]
     const backlog = count('ready') + held
-    this.#figures = { outbox: name, backlog, oldestMs: Math.max(0, Math.round(count('oldest_ms'))), held, parked }
+    this.#figures = {
+      outbox: name,
+      backlog,
+      oldestMs: finite(Math.max(0, Math.round(count('oldest_ms')))),
+      held,
+      parked,
+    }
     events.emit('outbox.backlog', this.#figures)
   }
 
@@ -147,6 +163,11 @@ export class Upkeep {
     for (const stranger of sentences.keys()) this.#told.add(stranger)
     this.#strangers = [...sentences.values()]
   }
+}
+
+/** A time written by hand may be infinite. */
+function finite(ms: number): number {
+  return Number.isFinite(ms) ? ms : 0
 }
 
 function strangerText({ name, rows }: Readonly<Record<string, unknown>>, schema: string): string {

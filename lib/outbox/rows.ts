@@ -1,7 +1,9 @@
 /** Rows of the outbox as people and programs see them. Pure. */
+import { textOf } from '../errors.ts'
 import type { Headers } from '../message.ts'
 import type { SqlRow } from '../sql/client.ts'
-import { type PackedColumns, unpacked } from './packing.ts'
+import type { PackedColumns } from './packing.ts'
+import { type SentColumns, sendable } from './sendable.ts'
 
 /** `ready`: to be sent. `held`: waits for its next attempt, or behind another row of its key. `parked`: given up on. `sent`: kept for a while. */
 export type OutboxState = 'ready' | 'held' | 'parked' | 'sent'
@@ -46,6 +48,8 @@ export interface FullOutboxRow extends OutboxRow {
   readonly replyTo: string | undefined
   /** The service that wrote it. */
   readonly appId: string | undefined
+  /** Why it cannot be sent, where somebody wrote it by hand so; its headers and the four above are then not told. */
+  readonly unreadable: string | undefined
 }
 
 /** The columns that {@link rowOf} reads. A database may say `infinity`, which no Date can. */
@@ -78,17 +82,27 @@ export function rowOf(row: SqlRow): OutboxRow {
 
 /** Needs the column `body`, too. */
 export function fullRowOf(row: SqlRow): FullOutboxRow {
-  const { content, properties } = unpacked(row as unknown as PackedColumns)
-  const { contentType, correlationId, replyTo, appId } = properties
-  return {
-    ...rowOf(row),
-    body: content,
-    headers: plain(properties.headers) as Headers,
-    contentType,
-    correlationId,
-    replyTo,
-    appId,
+  const { body } = row as unknown as PackedColumns
+  const common = { ...rowOf(row), body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) }
+  try {
+    const { contentType, correlationId, replyTo, appId, headers } = sendable(columnsOf(row)).properties
+    return {
+      ...common,
+      headers: plain(headers) as Headers,
+      contentType,
+      correlationId,
+      replyTo,
+      appId,
+      unreadable: undefined,
+    }
+  } catch (error) {
+    const nothing = { contentType: undefined, correlationId: undefined, replyTo: undefined, appId: undefined }
+    return { ...common, ...nothing, headers: {}, unreadable: textOf(error) }
   }
+}
+
+function columnsOf(row: SqlRow): SentColumns {
+  return { ...(row as unknown as PackedColumns), key: textOr(row['key']) }
 }
 
 /** Values that were given their AMQP type, as they were given. */
@@ -101,9 +115,14 @@ export function plain(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item)]))
 }
 
+/** Undefined also where it cannot be read: a look must show the others. */
 function typeOf(properties: string): string | undefined {
-  const { type } = JSON.parse(properties) as { type?: unknown }
-  return typeof type === 'string' ? type : undefined
+  try {
+    const { type } = JSON.parse(properties) as { type?: unknown }
+    return typeof type === 'string' ? type : undefined
+  } catch {
+    return undefined
+  }
 }
 
 function textOr(value: unknown): string | undefined {

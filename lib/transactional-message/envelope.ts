@@ -9,10 +9,11 @@
  */
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { MessageInvalid } from '../errors.ts'
-import { HEADER, newMessageId, type RawDelivery } from '../message.ts'
-import { packed, unpacked } from '../outbox/packing.ts'
+import { HEADER, newMessageId, type RawDelivery, type WireProperties } from '../message.ts'
+import { packed } from '../outbox/packing.ts'
 import type { ReadyMessage } from '../outbox/prepare.ts'
-import { checkHarmless, type Encoded } from '../producer/encode.ts'
+import { sendable } from '../outbox/sendable.ts'
+import type { Encoded } from '../producer/encode.ts'
 import { halfQueueOf } from './half-queues.ts'
 import { TRANSACTION_ID } from './options.ts'
 
@@ -23,6 +24,8 @@ export const MAX_MESSAGES = 1_000
 
 const VERSION = 1
 const TYPE = 'surehop.half'
+/** Of a clock that somebody made up. */
+const LAST_SECOND = Number.MAX_SAFE_INTEGER
 
 /** One of the messages, ready to go. */
 export type HalfItem = ReadyMessage
@@ -66,15 +69,20 @@ export function encodeHalf(name: string, half: HalfMessage): Encoded {
   length.writeUInt32BE(json.length)
   const content = Buffer.concat([length, json, ...messages.map(({ encoded }) => encoded.content)])
   if (content.length > MAX_HALF_BYTES) throw tooLarge(content.length)
-  const properties = {
+  const properties = halfProperties(half)
+  return { messageId: halfId, transactionId, exchange: '', routingKey: halfQueueOf(name), content, properties }
+}
+
+/** The properties of the AMQP message that carries it. */
+export function halfProperties({ halfId, transactionId, preparedAt, service }: HalfMessage): WireProperties {
+  return {
     messageId: halfId,
     type: TYPE,
-    timestamp: Math.floor(preparedAt / 1_000),
+    timestamp: Math.min(Math.floor(preparedAt / 1_000), LAST_SECOND),
     appId: service,
     contentType: 'application/vnd.surehop.half',
     headers: { [HEADER.transactionId]: transactionId },
   }
-  return { messageId: halfId, transactionId, exchange: '', routingKey: halfQueueOf(name), content, properties }
 }
 
 /** Messages as a new half message of their own. */
@@ -95,7 +103,14 @@ export function decodeHalf(raw: RawDelivery): HalfMessage {
     return decoded(raw)
   } catch (cause) {
     if (cause instanceof MessageInvalid) throw cause
-    throw new MessageInvalid('body', `it is no half message: ${(cause as Error).message}`, { cause })
+    // Without what the parser says: it quotes the text.
+    throw new MessageInvalid(
+      'body',
+      'it is no half message: expected the length of a head, the head as JSON, and bodies',
+      {
+        cause,
+      },
+    )
   }
 }
 
@@ -117,14 +132,13 @@ function decoded({ content, properties }: RawDelivery): HalfMessage {
 function itemOf(item: HeadItem, transactionId: string, body: Buffer): HalfItem {
   const { id, exchange, routingKey, key, delayMs, properties } = item
   const columns = { message_id: id, transaction_id: transactionId, exchange, routing_key: routingKey }
-  const encoded = unpacked({ ...columns, properties, body })
-  checkHarmless(encoded.properties)
+  const encoded = sendable({ ...columns, key, properties, body })
   const own = encoded.properties.headers[HEADER.transactionId]
   return { encoded: typeof own === 'string' ? { ...encoded, transactionId: own } : encoded, key, delayMs }
 }
 
 function idOf(messageId: unknown, transactionId: string): string {
-  return typeof messageId === 'string' && messageId !== '' ? messageId : transactionId
+  return shortText(messageId) && messageId !== '' ? messageId : transactionId
 }
 
 function checked(value: unknown): Head {
@@ -157,8 +171,8 @@ function expected(field: string, fits: boolean, what: unknown): void {
   if (!fits) throw new MessageInvalid(field, `expected ${field} of a half message to be ${what}`)
 }
 
-function shortText(value: unknown): boolean {
-  return typeof value === 'string' && Buffer.byteLength(value) <= 255
+function shortText(value: unknown): value is string {
+  return typeof value === 'string' && Buffer.byteLength(value) <= 255 && value.isWellFormed()
 }
 
 function count(value: unknown): boolean {

@@ -313,7 +313,7 @@ describe('the desk of the outbox', function () {
       () => desk.retry({ rows: ['a'], state: 'parked' }),
       () => desk.retry({ rows: [''] }),
       () => desk.retry({ rows: [1.5] }),
-      () => desk.retry({ rows: [-1] }),
+      () => desk.retry({ rows: [-(2n ** 63n) - 1n] }),
       () => desk.retry({ rows: [2n ** 63n] }),
       () => desk.list({ after: '#7' }).next(),
       () => desk.show('a\0'),
