@@ -11,12 +11,11 @@ import type { Connection } from '../connection/connection.ts'
 import type { Taken } from '../dead-letter/leg.ts'
 import { Reader } from '../dead-letter/reader.ts'
 import { pause } from '../deadline.ts'
-import { forwardedProperties } from '../forward.ts'
 import { HEADER, type RawDelivery } from '../message.ts'
 import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { Verdict } from './check-back.ts'
-import { decodeHalf } from './envelope.ts'
+import { decodeHalf, halfProperties } from './envelope.ts'
 import { checkQueueOf, parkedQueueOf } from './half-queues.ts'
 import type { Ledger } from './ledger.ts'
 
@@ -89,11 +88,15 @@ export class ParkedWatch {
   }
 }
 
-/** A parked half message on its way back, with an operator's verdict or none; the rest as it was, byte by byte. */
+/**
+ * A parked half message on its way back, with an operator's verdict or none; what it holds as it was, byte by byte. Of its headers only
+ * ours go: others were put there by somebody, may be such as cannot be sent, and would keep all that are parked behind them.
+ */
 export function backToCheck(raw: RawDelivery, name: string, verdict: Verdict | undefined): Encoded {
-  const { transactionId, halfId } = decodeHalf(raw)
-  const changes = { [HEADER.verdict]: verdict, [HEADER.exchange]: undefined, [HEADER.routingKey]: undefined }
-  const properties = forwardedProperties(raw, changes)
+  const half = decodeHalf(raw)
+  const { transactionId, halfId } = half
+  const own = halfProperties(half)
+  const properties = verdict === undefined ? own : { ...own, headers: { ...own.headers, [HEADER.verdict]: verdict } }
   return {
     messageId: halfId,
     transactionId,

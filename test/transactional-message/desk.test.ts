@@ -110,6 +110,19 @@ describe('the desk of parked transactions', () => {
     await nothingWaits(name, 2)
   })
 
+  it('sends back what somebody gave headers that cannot be sent, and all others with it', async () => {
+    const { desk, transactionId, name, work } = await withParked()
+    const parked = `${name}.half.parked`
+    const [stored] = await taken(parked)
+    // As only a publisher in another language could forge it, and one that came as it was.
+    const headers = { ...stored!.properties.headers, n: { '!': 'object', value: { '!': 1, value: 2 } } }
+    for (const forged of [headers, {}])
+      await sendRaw(parked, stored!.content, { messageId: `m-${Object.keys(forged).length}`, headers: forged })
+    expect(await desk.sendMany([transactionId], 'commit')).to.deep.equal({ sent: 2, unsent: [] })
+    await taken(work, 2)
+    await nothingWaits(name)
+  })
+
   it('is for one inspector at a time', async () => {
     const { desk, surehop, name } = await withParked()
     const looking = desk.list()
