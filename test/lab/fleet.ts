@@ -2,7 +2,9 @@
 //
 // Two paths run side by side. Direct: producers -> queue -> consumers with records in Redis, effects in storage that refuses older
 // fencing tokens. Outbox: writers -> rows -> relays -> exchange -> inbox consumers, effect and record in one transaction, and a
-// message of the effect's own -> rows -> relays -> queue, where it is heard. Some messages fail once, some for good.
+// message of the effect's own -> rows -> relays -> queue, where it is heard. Some messages fail once, some for good. Where a row asks
+// for a cast: an operator, and messages that fail until he has sent their letters again; or senders of half messages, whose
+// messages go the direct path from there.
 //
 // How the runner uses it:
 //

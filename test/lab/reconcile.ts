@@ -7,6 +7,8 @@
 // `not-sent` or `returned`, and that is not offered again, never arrives; one that ended `unknown` may. Attempts are counted and wait
 // as the policy says (`reconcile/attempts.ts`).
 //
+// What an operator and the senders of half messages do is judged beside this, in `reconcile/letters.ts` and `reconcile/halves.ts`.
+//
 // Promises: pure; each fault is counted under one name, and the first few are told with what is known of them.
 // Does NOT judge copies on the wire, or publishes that were refused and then repeated: those are counted.
 
@@ -165,8 +167,9 @@ class Reconciliation {
       this.#find('lost', id, 'its effect spoke, and nothing was heard of it')
   }
 
-  #place({ id, path, key, n, confirmed }: Story, at: number, place: number): void {
-    if (confirmed !== NEVER && at !== NEVER) this.#waits[path].push([confirmed, at])
+  #place({ id, path, key, n, fate, confirmed }: Story, at: number, place: number): void {
+    // One that waits for an operator says nothing about the consumers.
+    if (confirmed !== NEVER && at !== NEVER && fate !== 'revived') this.#waits[path].push([confirmed, at])
     // One that nobody was told is accepted has no place.
     if (key === undefined || confirmed === NEVER || !this.#stories.inOrder.includes(path)) return
     const keys = this.#keys.get(path) ?? new Map<string, Placed[]>()

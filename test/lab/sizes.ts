@@ -44,4 +44,6 @@ export const SHORT_ROWS: readonly string[] = [
   'redis-stop',
   'postgres-kill',
   'cut-rst',
+  'kill-operator',
+  'kill-half-producer',
 ]
