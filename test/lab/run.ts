@@ -90,8 +90,8 @@ async function runOn(release: Release, flags: Flags, began: number): Promise<boo
   console.log(`${table(played, about)}\n`)
   if (flags.write) say(`written: ${await writeResults(played, about)}`)
   const kept = wasEnough(played, flags) && played.every((row) => broken(row).length === 0)
-  // A row is still in work: nobody waits for it.
-  if (isCut) process.exit(kept ? 0 : 1)
+  // A row is still in work: nobody waits for it, and no other release can be played beside it.
+  if (isCut) process.exit(kept && release === flags.release.at(-1) ? 0 : 1)
   return kept
 }
 
@@ -138,7 +138,7 @@ async function playAll(
 function loadOf({ messages, turns, mixTurns, fleet }: Size): string {
   const { direct = 0, outbox = 0 } = fleet.perSecond ?? {}
   const rate = `${direct} + ${outbox} offered a second (publisher confirms + outbox)`
-  const faults = `${turns} faults a row, up to ${mixTurns} in each lane of a mix`
+  const faults = `${turns} ${turns === 1 ? 'fault' : 'faults'} a row, up to ${mixTurns} in each lane of a mix`
   return `at least ${messages.toLocaleString('en-US')} messages a row, ${rate}, ${faults}; load average at the end ${load()}`
 }
 

@@ -10,7 +10,7 @@ describe("the time limit of the lab's short run", () => {
     expect(limit.hasTime()).to.equal(false)
   })
 
-  it('has no time for a row when less is left than the longest before took', async () => {
+  it('has no time for a row when less is left than the shortest before took', async () => {
     const limit = new TimeLimit(performance.now() + 1_000)
     expect(limit.hasTime()).to.equal(true)
     await limit.atMost(new Promise((resolve) => setTimeout(resolve, 600)))

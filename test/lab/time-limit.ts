@@ -1,14 +1,14 @@
 // What rows there is time for, in a run that must be over at a certain time.
 //
-// Promises: no row begins that would take longer than the longest before it took, if that is more than is left; one that is in work when
-// the time is up is told so, and is not waited for. Without a limit, all is waited for.
+// Promises: no row begins when less is left than the shortest before took; one that is in work when the time is up is not waited for,
+// and that is said. Without a limit, all is waited for.
 
 import { setTimeout as pause } from 'node:timers/promises'
 
 /** See the head of this file. */
 export class TimeLimit {
   readonly #until: number
-  #longestMs = 0
+  #shortestMs = Number.POSITIVE_INFINITY
 
   /** @param until ms of this process; infinite: none */
   constructor(until: number) {
@@ -17,7 +17,8 @@ export class TimeLimit {
 
   /** For another row, as far as anybody knows. */
   hasTime(): boolean {
-    return performance.now() + this.#longestMs < this.#until
+    const least = Number.isFinite(this.#shortestMs) ? this.#shortestMs : 0
+    return performance.now() + least < this.#until
   }
 
   /** @returns undefined when the time was up before */
@@ -28,7 +29,7 @@ export class TimeLimit {
     const timeIsUp = pause(this.#until - began, undefined, { signal: done.signal }).catch(() => undefined)
     const result = await Promise.race([row, timeIsUp])
     done.abort()
-    this.#longestMs = Math.max(this.#longestMs, performance.now() - began)
+    this.#shortestMs = Math.min(this.#shortestMs, performance.now() - began)
     return result
   }
 }

@@ -145,7 +145,7 @@ export interface Verdict {
   readonly doubled: number
   /** Effects beyond the first of their id within a limit that the README states: by a process that died, after Redis forgot. */
   readonly repeated: number
-  /** Recorded ends of a lease that had gone to somebody else, and tokens that were given twice. */
+  /** Recorded ends of a lease that had gone to somebody else, and tokens that were given twice or had not grown. */
   readonly zombies: number
   /** Attempts beyond the policy's, before their time, counted twice or not at all: `reconcile/attempts.ts`. */
   readonly attempts: number
