@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { eventually } from '../../support/eventually.ts'
 import type { TcpProxy } from '../../support/tcp-proxy.ts'
 import type { Random } from '../random.ts'
-import type { ClusterNode, World } from '../world.ts'
+import type { ClusterNode, Fleet, World } from '../world.ts'
 
 /** A span of time, in tenths of a second, so that the choice reads as it is. */
 export function span(random: Random, leastMs: number, mostMs: number): number {
@@ -42,6 +42,15 @@ export async function ctlSomewhere({ rabbitmq }: World, ...args: readonly string
     throw complaints[0]
   }
   return eventually(attempt, { withinMs: 120_000, what: `rabbitmqctl ${args[0]} on any node` })
+}
+
+/** Consumers that have begun a handler and not ended it; waits for one. */
+export function inWork(fleet: Fleet, role: 'consumer' | 'inbox-consumer'): Promise<readonly number[]> {
+  const look = async () => {
+    const found = fleet.living(role).filter((worker) => fleet.inWork(worker) > 0)
+    return found.length > 0 ? found : Promise.reject(new Error('none is in a handler'))
+  }
+  return eventually(look, { withinMs: 120_000, what: `${role} in a handler` })
 }
 
 /** Kills nodes as one, waits, and makes the cluster whole again. */

@@ -3,7 +3,7 @@
 import { eventually } from '../../support/eventually.ts'
 import type { Random } from '../random.ts'
 import type { Fault, Fleet, Role, Touches, World } from '../world.ts'
-import { at, hold, seconds, span } from './held.ts'
+import { at, hold, inWork, seconds, span } from './held.ts'
 
 const LANE: Readonly<Record<Role, Touches>> = {
   producer: 'publishing',
@@ -95,7 +95,6 @@ type Consuming = 'consumer' | 'inbox-consumer'
 const STOPPED_AFTER_MS = 100
 /** Heartbeats of 10 s: the broker gives up after two to three of them; then somebody must be free. */
 const TAKEN_WITHIN_MS = 60_000
-const IN_WORK_WITHIN_MS = 60_000
 
 /** Freezes one that has begun what it has not ended, and for as long as `during` takes; one that was done just then goes on, and another is found. */
 async function frozenInWork(
@@ -111,14 +110,6 @@ async function frozenInWork(
       if (caught) await during(worker)
     })
   }
-}
-
-function inWork(fleet: Fleet, role: Consuming): Promise<readonly number[]> {
-  const look = async () => {
-    const found = fleet.living(role).filter((worker) => fleet.inWork(worker) > 0)
-    return found.length > 0 ? found : Promise.reject(new Error('none is in a handler'))
-  }
-  return eventually(look, { withinMs: IN_WORK_WITHIN_MS, what: `${article(role)} in a handler` })
 }
 
 /** Waits until another has begun what it had begun. Where nobody ever does, the row says that it proves nothing. */

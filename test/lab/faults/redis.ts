@@ -6,7 +6,7 @@ import type { Server } from '../../support/server.ts'
 import { monotonicNs } from '../ledger.ts'
 import type { Random } from '../random.ts'
 import type { Fault, World } from '../world.ts'
-import { at, hold, seconds, span } from './held.ts'
+import { at, hold, inWork, seconds, span } from './held.ts'
 
 /** Of what Redis was told: since ever. */
 const ALL = 0
@@ -29,9 +29,12 @@ export const redisFaults: readonly Fault[] = [
     await hold(ms)
     await redis.start()
   }),
-  // Commands were sent and stay without an answer; some of them are carried out when it wakes, long after nobody waits for them.
-  onRedis('redis-freeze', 'Redis frozen (SIGSTOP)', 2_000, 10_000, async ({ redis }, ms) => {
+  // Commands were sent and stay without an answer; some of them are carried out when it wakes, long after nobody waits for them. Then
+  // leases have run out, and others ask for what a consumer had done or begun: the broker gives it away meanwhile.
+  onRedis('redis-freeze', 'Redis frozen (SIGSTOP)', 2_000, 10_000, async ({ redis, fleet, brokerProxies }, ms) => {
+    const [worker] = await inWork(fleet, 'consumer')
     await redis.freeze()
+    if (fleet.living('consumer').includes(worker!)) fleet.cutOff(worker!, brokerProxies)
     await hold(ms).finally(() => redis.thaw())
   }),
   // Claims and records without an answer: were they made?

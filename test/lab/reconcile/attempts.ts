@@ -56,11 +56,15 @@ function wrongWith(run: Run, wait: number | undefined, runs: readonly Run[], { a
   return [`${name} began ${(wait / 1e6).toFixed(1)} ms after the failure before it, and not ${delayNs / 1e6} ms`]
 }
 
-/** The store had recorded that this attempt, or a later one, had failed, and had not forgotten it since. */
+/**
+ * The store had recorded that this attempt, or a later one, had failed, and had not forgotten it since. A token from before that was
+ * given before: its process was frozen between its lease and its handler.
+ */
 function countedTwice(run: Run, runs: readonly Run[], stories: Stories): string[] {
   const known = (one: Run) =>
     one.generation === run.generation &&
     one.attempt >= run.attempt &&
+    one.token < run.token &&
     one.end === 'failed' &&
     one.endSince < run.started &&
     !stories.forgot({ from: one.endSince, until: one.ended }, run.started)

@@ -24,14 +24,25 @@ const denied = (by: number, token: number): Line => ({ is: 'denied', by, id: 'a'
 
 /** A lease apart from each other. */
 function judged(...lines: readonly Line[]) {
+  const { takenOver, refused, zombies, doubled, repeated } = verdictOn(lines)
+  return { takenOver, refused, zombies, doubled, repeated }
+}
+
+function verdictOn(lines: readonly Line[]) {
   const all = [RULES, OFFERED, CONFIRMED, ...lines]
   const noted = all.map((line, i) => {
     const at = (i + 1) * 2 * MS
     return { ...line, at, ...('since' in line && { since: at }) } as Noted
   })
-  const { takenOver, refused, zombies, doubled, repeated } = reconcile(noted)
-  return { takenOver, refused, zombies, doubled, repeated }
+  return reconcile(noted)
 }
+
+/** Of process 3: attempt 1 failed, and that was recorded. */
+const FAILED: readonly Line[] = [
+  started(3, 11),
+  { is: 'threw', by: 3, id: 'a', token: 11 },
+  { is: 'ended', by: 3, id: 'a', token: 11, since: 0, as: 'failed' },
+]
 
 describe('the count of runs that were taken over', () => {
   const sound = { zombies: 0, doubled: 0, repeated: 0 }
@@ -55,6 +66,12 @@ describe('the count of runs that were taken over', () => {
     const failed: Line = { is: 'ended', by: 2, id: 'a', token: 10, since: 0, as: 'failed' }
     expect(judged(started(2, 10), failed, started(3, 11), effect(3, 11), ended(3, 11))).to.include(none)
     expect(judged(started(2, 10), started(2, 11), effect(2, 11), ended(2, 11), SLEPT)).to.include(none)
+  })
+
+  it('blames no attempt on a process that slept between its lease and its handler, and any other', () => {
+    expect(verdictOn([...FAILED, started(2, 10), SLEPT])).to.include({ attempts: 0, zombies: 0 })
+    expect(verdictOn([...FAILED, started(2, 12), SLEPT])).to.include({ attempts: 1 })
+    expect(verdictOn([...FAILED, started(2, 10)])).to.include({ attempts: 0, zombies: 1 })
   })
 
   it('takes a late record that was not refused for a zombie', () => {
