@@ -88,7 +88,7 @@ async function playInto(
 const JUDGES = { operator: judgeLetters, halves: judgeHalves } as const
 
 /** With what those did who are there only in some rows; a row in which they came to nothing proves nothing. */
-function withCast({ cast }: Row, folder: string, outcome: Outcome, tell: Tell): Outcome {
+function withCast({ cast, faults }: Row, folder: string, outcome: Outcome, tell: Tell): Outcome {
   if (!cast) return outcome
   const judged = JUDGES[cast](new LedgerReader(folder).entries())
   tell(
@@ -96,7 +96,9 @@ function withCast({ cast }: Row, folder: string, outcome: Outcome, tell: Tell): 
       .map(([what, count]) => `${count} ${what}`)
       .join(', '),
   )
-  const troubles = [...(outcome.trouble === undefined ? [] : [outcome.trouble]), ...judged.untried]
+  const never = faults.flatMap(({ tries = [] }) => tries).filter((what) => !judged.counts[what])
+  const untried = [...judged.untried, ...never.map((what) => `0 ${what}`)]
+  const troubles = [...(outcome.trouble === undefined ? [] : [outcome.trouble]), ...untried]
   const trouble = troubles.length === 0 ? {} : { trouble: troubles.join('; ') }
   return { ...outcome, ...trouble, verdict: withJudgement(outcome.verdict, judged), tried: judged.counts }
 }

@@ -207,6 +207,8 @@ export interface Fault {
   readonly needs?: 'sentinel' | 'redis-cluster'
   /** Who must be in the fleet beside the usual. */
   readonly cast?: Cast
+  /** What its cast must have come to, by its name among the judge's counts: else the row proves nothing. */
+  readonly tries?: readonly string[]
   readonly limit?: Limit
   readonly provokes?: readonly Provoked[]
   /** Makes its choices (which node, how long) now, so that a seed tells the schedule, whatever the world does meanwhile. */

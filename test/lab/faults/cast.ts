@@ -12,13 +12,25 @@ const BUSY_WITHIN_MS = 60_000
 
 export const castFaults: readonly Fault[] = [
   // In the middle of a look, or between the publish of a copy and the ack of its letter: then both are there.
-  kills('kill-operator', 'SIGKILL of an operator who sends letters again', 'operator', ['operator']),
+  {
+    ...kills('kill-operator', 'SIGKILL of an operator who sends letters again', 'operator', ['operator']),
+    tries: ['replays cut short by a death'],
+  },
   killLeader('operator-broker-kill', 'SIGKILL of the node that leads the dead letters', 'operator'),
   cuts('operator-links-cut', 'connections reset while letters are sent again', 'operator'),
   // Between prepare, work and commit: nobody will say how it ended.
-  kills('kill-half-producer', 'SIGKILL of a sender of half messages', 'halves', ['half-producer']),
+  {
+    ...kills('kill-half-producer', 'SIGKILL of a sender of half messages', 'halves', ['half-producer']),
+    tries: ['cut short by a death'],
+  },
   // In the middle of a check, or between its answer and what follows from it.
-  kills('kill-half-checker', 'SIGKILL of who answers for half messages', 'halves', ['half-checker', 'half-producer']),
+  {
+    ...kills('kill-half-checker', 'SIGKILL of who answers for half messages', 'halves', [
+      'half-checker',
+      'half-producer',
+    ]),
+    tries: ['checks cut short by a death'],
+  },
   killLeader('half-broker-kill', 'SIGKILL of the node that leads the half messages', 'halves'),
   cuts('half-links-cut', 'connections reset while half messages are decided', 'halves'),
 ]
@@ -43,13 +55,12 @@ function kills(id: string, name: string, cast: Cast, roles: readonly Role[]): Fa
   }
 }
 
-/** One that has begun something and not ended it, where that is seen in time: who answers checks is never seen to begin. */
+/** One that has begun something and not ended it, by the ledger. */
 async function inTheMiddle(fleet: Fleet, role: Role, which: number): Promise<number> {
   const busy = () => {
     const living = fleet.living(role).filter((worker) => fleet.inWork(worker) > 0)
     return living.length > 0 ? at(which, living) : Promise.reject(new Error(`no ${role} is at work`))
   }
-  if (role === 'half-checker') return at(which, fleet.living(role))
   return eventually(async () => busy(), { withinMs: BUSY_WITHIN_MS, what: `a ${role} in the middle of its work` })
 }
 

@@ -62,7 +62,7 @@ export class Follower {
     return ids
   }
 
-  /** How many handlers of a process have begun and not ended; letters it has sent again in a replay under way; half messages it has not decided. */
+  /** How many handlers of a process have begun and not ended; letters it has sent again in a replay under way; half messages it has not decided, and checks. */
   inWork(worker: number): number {
     return this.#inWork.get(worker) ?? 0
   }
@@ -76,8 +76,9 @@ export class Follower {
     if (entry.is === 'started') this.#begin(entry)
     else if ((entry.is === 'ended' && entry.token > 0) || entry.is === 'denied') this.#finish(entry)
     else if (entry.is === 'died') this.#inWork.delete(entry.worker)
-    else if (entry.is === 'replayed' || entry.is === 'prepared') this.#count(this.#inWork, entry.by, 1)
-    else if (entry.is === 'said') this.#count(this.#inWork, entry.by, -1)
+    else if (entry.is === 'replayed' || entry.is === 'prepared' || entry.is === 'checking')
+      this.#count(this.#inWork, entry.by, 1)
+    else if (entry.is === 'said' || entry.is === 'checked') this.#count(this.#inWork, entry.by, -1)
     else if (entry.is === 'replaying') this.#inWork.delete(entry.by)
     if (entry.is === 'offered') this.#offer(entry)
     else if (entry.is === 'told' && entry.outcome === 'confirmed') this.#accept(entry.id)

@@ -40,7 +40,9 @@ export type HalfEntry =
   | { readonly is: 'prepared'; readonly at: number; readonly id: string }
   /** Its sender is about to say so. */
   | { readonly is: 'said'; readonly at: number; readonly id: string; readonly what: Said }
-  /** A check is about to answer so. */
+  /** A check has begun. */
+  | { readonly is: 'checking'; readonly at: number; readonly id: string }
+  /** It is about to answer so. */
   | { readonly is: 'checked'; readonly at: number; readonly id: string; readonly answer: Checked }
   /** A commit was refused although its work is done, or a rollback although it is not. */
   | { readonly is: 'contradicted'; readonly at: number; readonly id: string }
@@ -74,6 +76,8 @@ export function castLineOf(entry: CastEntry, words: Words): string {
       return `S ${at} ${words.word(entry.id)} ${entry.what[0]}`
     case 'checked':
       return `A ${at} ${words.word(entry.id)} ${entry.answer[0]}`
+    case 'checking':
+      return `C ${at} ${words.word(entry.id)}`
     case 'contradicted':
       return `N ${at} ${words.word(entry.id)}`
   }
@@ -98,6 +102,8 @@ export function castEntryOf(line: string, words: Words): CastEntry | undefined {
       return { is: 'said', at, id, what: of(SAID, b) }
     case 'A':
       return { is: 'checked', at, id, answer: of(CHECKED, b) }
+    case 'C':
+      return { is: 'checking', at, id }
     case 'N':
       return { is: 'contradicted', at, id }
     default:
@@ -126,7 +132,17 @@ function of<T extends string>(names: Readonly<Record<string, T>>, letter: string
   return name
 }
 
-const KINDS = new Set(['looked', 'replaying', 'replayed', 'letter', 'prepared', 'said', 'checked', 'contradicted'])
+const KINDS = new Set([
+  'looked',
+  'replaying',
+  'replayed',
+  'letter',
+  'prepared',
+  'said',
+  'checking',
+  'checked',
+  'contradicted',
+])
 
 /** Judged in `../reconcile/letters.ts` and `../reconcile/halves.ts`, and by nobody else. */
 export function isOfCast<E extends { readonly is: string }>(entry: E): entry is Extract<E, CastEntry> {

@@ -252,6 +252,12 @@ describe('the judge of half messages', () => {
     expect(counts).to.include({ 'half messages': 1, 'committed by check': 0 })
     const { counts: cut } = judgeHalves(noted(sound['committed by a check']!))
     expect(cut).to.include({ 'committed by check': 1, 'cut short by a death': 1 })
+    const dies: Line[] = [
+      { is: 'checking', by: CHECKER, id: ID },
+      { is: 'died', by: 0, worker: CHECKER, how: 'killed' },
+    ]
+    const { counts: died } = judgeHalves(noted([...prepared, ...dies, { ...checked('rollback')[0]!, by: 9 }]))
+    expect(died).to.include({ 'rolled back by check': 1, 'checks cut short by a death': 1 })
   })
 })
 
@@ -266,7 +272,11 @@ describe('what the cast notes', () => {
     }),
     fc.record({ is: fc.constant('replaying' as const), at: number, stage: fc.constantFrom('begun' as const, 'ended') }),
     fc.record({ is: fc.constantFrom('replayed' as const, 'letter' as const), at: number, id, generation: number }),
-    fc.record({ is: fc.constantFrom('prepared' as const, 'contradicted' as const), at: number, id }),
+    fc.record({
+      is: fc.constantFrom('prepared' as const, 'checking' as const, 'contradicted' as const),
+      at: number,
+      id,
+    }),
     fc.record({
       ...{ is: fc.constant('said' as const), at: number, id },
       what: fc.constantFrom('commit' as const, 'rollback', 'nothing'),

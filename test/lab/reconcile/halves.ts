@@ -23,6 +23,8 @@ interface Half {
   contradicted: boolean
   said: Said | undefined
   readonly answers: Set<Checked>
+  /** Processes that were asked and have not answered. */
+  readonly asked: Set<number>
 }
 
 /** Goes through all entries once, in any order of the files. */
@@ -45,8 +47,11 @@ function take(entry: Noted & { readonly id: string }, halves: Map<string, Half>)
   if (entry.is === 'offered') half.offered = entry.path === 'half'
   else if (entry.is === 'prepared') half.preparedBy = entry.by
   else if (entry.is === 'said') half.said = entry.what
-  else if (entry.is === 'checked') half.answers.add(entry.answer)
-  else if (entry.is === 'contradicted') half.contradicted = true
+  else if (entry.is === 'checking') half.asked.add(entry.by)
+  else if (entry.is === 'checked') {
+    half.answers.add(entry.answer)
+    half.asked.delete(entry.by)
+  } else if (entry.is === 'contradicted') half.contradicted = true
   else if (entry.is === 'committed') half.done = true
   else if (entry.is === 'left') half.isThere = true
   else if (entry.is === 'started' || entry.is === 'effect') half.arrived = true
@@ -54,7 +59,7 @@ function take(entry: Noted & { readonly id: string }, halves: Map<string, Half>)
 
 function unknown(id: string): Half {
   const flags = { offered: false, done: false, arrived: false, isThere: false, contradicted: false }
-  return { id, ...flags, preparedBy: undefined, said: undefined, answers: new Set() }
+  return { id, ...flags, preparedBy: undefined, said: undefined, answers: new Set(), asked: new Set() }
 }
 
 function judge({ id, preparedBy, done, arrived, isThere, contradicted, said, answers }: Half): Finding[] {
@@ -76,6 +81,7 @@ function tried(all: readonly Half[], killed: ReadonlySet<number>): Pick<Judgemen
     'committed by check': count(({ said, answers, arrived }) => said !== 'commit' && answers.has('commit') && arrived),
     'rolled back by check': count(({ said, answers }) => said !== 'rollback' && answers.has('rollback')),
     'rolled back by their sender': count(({ said }) => said === 'rollback'),
+    'checks cut short by a death': count(({ asked }) => [...asked].some((by) => killed.has(by))),
     'cut short by a death': count(({ preparedBy, said }) => said === undefined && killed.has(preparedBy ?? 0)),
   }
   const wanted = ['committed by check', 'rolled back by check'] as const

@@ -104,10 +104,12 @@ class Desk {
   }
 
   async #check(id: string): Promise<Checked> {
+    this.#ledger.write({ is: 'checking', at: monotonicNs(), id })
     await takeTime(this.random, STEP_MS)
-    const answer = this.random.between(1, UNKNOWING) === 1 ? 'unknown' : await this.#endOf(id)
+    const answer =
+      this.random.between(1, UNKNOWING) === 1 ? 'unknown' : await this.#endOf(id).catch(() => 'unknown' as const)
+    await takeTime(this.random, STEP_MS)
     this.#ledger.write({ is: 'checked', at: monotonicNs(), id, answer })
-    await takeTime(this.random, STEP_MS)
     return answer
   }
 
