@@ -355,7 +355,7 @@ class TheFleet implements WorkingFleet {
     const { direct, outbox, half } = this.#follower.waiting
     if (direct + outbox + half > 0) {
       const missing = this.#follower.missing(TOLD).join(', ')
-      throw new Error(`${direct} direct, ${outbox} outbox and ${half} half messages wait: ${missing}`)
+      throw new Error(`${direct} direct and ${outbox} outbox and ${half} half messages wait: ${missing}`)
     }
     const fill = await this.#ground.onTheWay()
     const left = Object.entries(fill).map(([name, count]) => `${count} in ${name}`)
