@@ -167,12 +167,13 @@ function nameOf({ by, token, attempt, generation }: Run): string {
   return `run ${token} of process ${by} (attempt ${attempt} of generation ${generation})`
 }
 
+/** The last one, by the fleet itself and without the library, tells what is there, but nothing of an order. */
 function judgeLooks(looks: readonly (Look & { readonly by: number })[]): Finding[] {
   const quiet = looks.filter(({ queue }) => queue === 'quiet')
   const storyless = looks.flatMap((look) =>
     look.storyless.map((id) => finding('lost', id, 'its letter lacks its story')),
   )
-  return [...storyless, ...quiet.flatMap(changed), ...moved(quiet.filter(isWhole))]
+  return [...storyless, ...quiet.flatMap(changed), ...moved(quiet.filter((look) => isWhole(look) && look.by !== 0))]
 }
 
 /** The broker had all letters at hand, each time. */
