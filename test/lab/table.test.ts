@@ -76,7 +76,7 @@ describe("the lab's table", () => {
     const text = table([played({ unknown, neverSent: 2 }), played()], about)
     expect(text.match(/\| +3 of 4 \|/g)).to.have.lengthOf(2)
     expect(text).to.match(/^\| `x` .*\| +– \|/m)
-    expect(text).to.contain('The publishes of 7 messages ended `unknown`')
+    expect(text).to.contain('The publishes of 7 messages ended `unknown`; 4 of those were never repeated')
     expect(text).to.contain('2 publishes ended `not-sent` or `returned`')
   })
 

@@ -174,9 +174,9 @@ const REORDERED =
 
 function publishes(rows: readonly Played[]): string[] {
   const sum = (of: (verdict: Verdict) => number) => rows.reduce((total, { verdict }) => total + of(verdict), 0)
-  const told = sum((verdict) => verdict.unknown.told)
+  const [told, withdrawn] = [sum(({ unknown }) => unknown.told), sum(({ unknown }) => unknown.withdrawn)]
   return [
-    `The publishes of ${count(told)} messages ended \`unknown\`; about half of those were repeated under the same id until confirmed, the others never. Unknown, arrived: how many of the others were handled all the same, as the word says; – where there were none.`,
+    `The publishes of ${count(told)} messages ended \`unknown\`; ${count(withdrawn)} of those were never repeated, the others under the same id until confirmed. Unknown, arrived: how many of the former were handled all the same, as the word says; – where there were none.`,
     `${count(sum(({ neverSent }) => neverSent))} publishes ended \`not-sent\` or \`returned\` and were not repeated; one of those that arrived would be phantom.`,
   ]
 }
