@@ -12,7 +12,7 @@ import type {
 } from '../../../lib/index.ts'
 import type { Job } from './job.ts'
 
-/** What a late owner says stands: the message counts as completed for all, whoever runs it. */
+/** What a late owner says stands: the message counts as completed for all, whoever runs it, or has completed it. */
 export class OwnerlessStore implements IdempotencyStore {
   readonly #store: IdempotencyStore
   readonly #redis: Redis
@@ -33,7 +33,7 @@ export class OwnerlessStore implements IdempotencyStore {
 
   async settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]> {
     const results = await this.#store.settle(scope, owner, settlements)
-    const late = settlements.filter(({ ending }, i) => results[i] === 'lost' && ending.state === 'completed')
+    const late = settlements.filter(({ ending }, i) => results[i] !== 'settled' && ending.state === 'completed')
     if (late.length > 0) await this.#redis.sadd(this.#written, ...late.map(({ id }) => id))
     return results.map((result, i) => (late.includes(settlements[i]!) ? 'settled' : result))
   }
