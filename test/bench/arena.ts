@@ -3,6 +3,7 @@
  * afterwards; turn by turn, in an order that is drawn anew for each, so that nobody always comes after the same one.
  */
 import { fork } from 'node:child_process'
+import { commitOf } from '../support/commit.ts'
 import type { Contest, Size } from './contest.ts'
 import { preparationOf } from './contestants.ts'
 import type { Job, Measured } from './job.ts'
@@ -49,7 +50,7 @@ export async function runContest(
   services: Services,
 ): Promise<ContestResult> {
   const began = performance.now()
-  const loadBefore = load()
+  const before = { load: load(), at: new Date().toISOString(), commit: commitOf() }
   const names = Object.keys(contest.contestants)
   const turns = Math.min(scale.turns, contest.turns ?? scale.turns)
   const order = Array.from({ length: turns }, () => shuffled(names))
@@ -63,7 +64,7 @@ export async function runContest(
     }
   const seconds = (performance.now() - began) / 1_000
   const { title, columns, note } = contest
-  return { title, columns, ...(note ? { note } : {}), runs, order, ...sizes, seconds, load: loadBefore }
+  return { title, columns, ...(note ? { note } : {}), runs, order, ...sizes, seconds, ...before }
 }
 
 function sizesOf({ size, warmup }: Contest, { quick, messages: most, size: usual }: Scale): Sizes {

@@ -58,7 +58,7 @@ export const endurance: Readonly<Record<string, Contest>> = {
     ],
     size: LETTERS,
     warmup: NONE,
-    turns: 2,
+    turns: 3,
     contestants: { 'Surehop deadLetters()': { prepare, run: lazy(dead, (it) => it.look) } },
   },
   'dead-replay': {
@@ -70,7 +70,7 @@ export const endurance: Readonly<Record<string, Contest>> = {
     columns: rates('letter'),
     size: LETTERS,
     warmup: { full: 5_000, quick: 1_000 },
-    turns: 2,
+    turns: 3,
     contestants: {
       'Surehop publishMany(), new messages': lazy(surehop, (it) => it.surehopPublishMany),
       'shovel by hand: consume, publish, ack': { prepare, run: lazy(shovel, (it) => it.shovelByHand) },

@@ -19,6 +19,8 @@ const result = {
   warmup: 10_000,
   seconds: 61.4,
   load: 0.2,
+  at: '2026-11-22T01:02:03.000Z',
+  commit: 'abc1234',
 } as const
 
 describe("a benchmark's report", () => {
@@ -35,9 +37,9 @@ describe("a benchmark's report", () => {
     ])
   })
 
-  it('tells how much was measured, how long it took, and how busy the machine was', () => {
+  it('tells how much was measured, when, of which code, how long it took, and how busy the machine was', () => {
     expect(section(result)).to.contain(
-      '3 turns, 20,000 measured after 10,000 to warm up; it took 61 s, and began at a load of 0.2.',
+      '3 turns, 20,000 measured after 10,000 to warm up; 2026-11-22, commit abc1234; it took 61 s, and began at a load of 0.2.',
     )
   })
 

@@ -18,17 +18,18 @@ export interface ContestResult {
   readonly seconds: number
   /** Of the machine, when it began. */
   readonly load: number
+  /** When it began, ISO 8601. */
+  readonly at: string
+  /** Of the code, where git knows it. */
+  readonly commit: string | undefined
 }
 
 export interface About {
-  readonly at: string
   readonly bodyBytes: number
   readonly inFlight: number
   readonly prefetch: number
   readonly concurrency: number
   readonly machine: Machine
-  /** Before anything ran. */
-  readonly load: number
   readonly versions: Readonly<Record<string, string>>
 }
 
@@ -49,10 +50,11 @@ export function section(result: ContestResult): string {
   return [`**${title}**`, table([['', ...head], ...rows]), ...(note ? [note] : []), howMeasured(result)].join('\n\n')
 }
 
-function howMeasured({ order, messages, warmup, seconds, load }: ContestResult): string {
+function howMeasured({ order, messages, warmup, seconds, load, at, commit }: ContestResult): string {
   const turns = order.length === 1 ? 'One turn' : `${order.length} turns`
   const before = warmup > 0 ? ` after ${count(warmup)} to warm up` : ''
-  return `${turns}, ${count(messages)} measured${before}; it took ${Math.round(seconds)} s, and began at a load of ${load}.`
+  const of = commit === undefined ? '' : `, commit ${commit}`
+  return `${turns}, ${count(messages)} measured${before}; ${at.slice(0, 10)}${of}; it took ${Math.round(seconds)} s, and began at a load of ${load}.`
 }
 
 function row(
@@ -110,10 +112,10 @@ function pad(cell: string, width: number, column: number): string {
 }
 
 /** What holds for all contests. */
-export function method({ at, machine, load, versions, ...about }: About): string {
+export function method({ machine, versions, ...about }: About): string {
   const programs = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
-    `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}, ${at.slice(0, 10)}; load before: ${load}. Client, broker and databases share the machine.`,
+    `Measured on ${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}. Client, broker and databases share the machine.`,
     `${programs.join(', ')}.`,
     `${count(about.bodyBytes)} bytes a message where nothing else is said, persistent; publishing ${about.inFlight} in flight; consuming prefetch ${about.prefetch}, ${about.concurrency} handlers at a time.`,
     'Every run is a fresh process of built JavaScript with a queue of its own; within a turn the contestants run one after another, in an order drawn anew for each turn.',

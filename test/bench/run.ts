@@ -8,7 +8,7 @@ import { runContest, type Scale, type Services } from './arena.ts'
 import { build } from './build.ts'
 import type { Contest } from './contest.ts'
 import { contests, contestsOf } from './contestants.ts'
-import { load, machine, versions } from './machine.ts'
+import { machine, versions } from './machine.ts'
 import { Tables } from './outbox-tables.ts'
 import { Queues } from './queues.ts'
 import { RedisKeys } from './redis-keys.ts'
@@ -60,17 +60,14 @@ async function main(): Promise<void> {
   if (!amqpUrl || !redisUrl || !databaseUrl)
     throw new Error('expected AMQP_URL, REDIS_URL and DATABASE_URL in the environment: use `npm run bench`')
   const wanted = Object.assign({}, ...(flags.only ?? Object.keys(contests)).map(contestsOf)) as typeof contests
-  const loadBefore = load()
   using built = build()
   await using queues = await Queues.open(amqpUrl)
   await using tables = new Tables(databaseUrl)
   using redis = new RedisKeys(redisUrl)
   const results = await runAll(wanted, { amqpUrl, redisUrl, databaseUrl, queues, tables, redis, child: built.child })
   const about: About = {
-    at: new Date().toISOString(),
     ...scale.setting,
     machine: machine(),
-    load: loadBefore,
     versions: await versions(queues, tables, redis),
   }
   console.log(method(about))

@@ -7,6 +7,7 @@
 import { constants } from 'node:os'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { load, machine } from '../bench/machine.ts'
+import { commitOf } from '../support/commit.ts'
 import { ReleaseUnavailable } from './cluster/releases.ts'
 import { type Grounds, openGrounds } from './grounds.ts'
 import { allRows, type Row } from './mix.ts'
@@ -15,7 +16,7 @@ import { play, type Size, type Tell } from './rounds.ts'
 import { FULL, SHORT, SHORT_CLOSING_MS, SHORT_LEAST_ROWS, SHORT_ROWS, SHORT_WITHIN_MS } from './sizes.ts'
 import { type About, broken, type Played, table } from './table.ts'
 import { TimeLimit } from './time-limit.ts'
-import { commitOf, versionsOf } from './versions.ts'
+import { versionsOf } from './versions.ts'
 import type { Release } from './world.ts'
 
 interface Flags {

@@ -1,8 +1,6 @@
-// What the lab ran on, and of which code.
+// What the lab ran on.
 
-import { execFileSync } from 'node:child_process'
-import { readFileSync, realpathSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { readFileSync } from 'node:fs'
 import { Redis } from 'ioredis'
 import { Client } from 'pg'
 import type { Grounds } from './grounds.ts'
@@ -18,25 +16,6 @@ export async function versionsOf({ usual }: Grounds): Promise<Readonly<Record<st
     amqplib: versionIn('../../node_modules/amqplib/package.json'),
     ioredis: versionIn('../../node_modules/ioredis/package.json'),
     pg: versionIn('../../node_modules/pg/package.json'),
-  }
-}
-
-const ROOT = new URL('../../', import.meta.url)
-
-/**
- * The commit of the code, shortly, and whether there are changes to it; undefined where there is no git, or no repository of ours. What
- * an earlier run wrote, and the README that shows it, is no change to the code.
- */
-export function commitOf(root: URL = ROOT): string | undefined {
-  const cwd = realpathSync(fileURLToPath(root))
-  const git = (...args: readonly string[]) =>
-    execFileSync('git', args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
-  try {
-    if (realpathSync(git('rev-parse', '--show-toplevel')) !== cwd) return undefined
-    const changed = git('status', '--porcelain', '--', '.', ':!test/lab/results', ':!README.md', ':!CHANGELOG.md')
-    return `${git('rev-parse', '--short', 'HEAD')}${changed === '' ? '' : ' with changes'}`
-  } catch {
-    return undefined
   }
 }
 

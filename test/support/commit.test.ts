@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { expect } from 'chai'
-import { commitOf } from './versions.ts'
+import { commitOf } from './commit.ts'
 
-describe('the commit that the lab names', () => {
+describe('the commit that a table names', () => {
   let folder: string
   const commit = (at = folder) => commitOf(pathToFileURL(`${at}/`))
   const git = (...args: string[]) => {
@@ -31,7 +31,7 @@ describe('the commit that the lab names', () => {
     expect(commit(join(folder, 'inner'))).to.equal(undefined)
   })
 
-  it('says whether the code was changed since, and does not count what the lab wrote itself', function () {
+  it('says whether the code was changed since, and does not count what a run wrote itself', function () {
     try {
       git('init')
     } catch {
