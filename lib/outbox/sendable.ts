@@ -64,8 +64,7 @@ function checkProperties(properties: WireProperties): void {
 }
 
 function checkHeader(name: string, value: unknown): void {
-  if (Buffer.byteLength(name) > MAX_BYTES)
-    throw wrong('properties.headers', `names of at most ${MAX_BYTES} bytes`, name)
+  if (!isShort(name)) throw wrong('properties.headers', `names of at most ${MAX_BYTES} bytes`, name)
   if ((name === 'CC' || name === 'BCC') && !(Array.isArray(value) && value.every((it) => typeof it === 'string')))
     throw wrongHeader(name, 'a list of texts, or the broker closes the channel', value)
   checkValue(name, value, 0)
@@ -83,7 +82,7 @@ function checkValue(name: string, value: unknown, depth: number): void {
 
 function checkItems(name: string, value: object, depth: number): void {
   for (const [inner, item] of Object.entries(value)) {
-    if (!Array.isArray(value) && Buffer.byteLength(inner) > MAX_BYTES)
+    if (!Array.isArray(value) && !isShort(inner))
       throw wrongHeader(name, `a table with names of at most ${MAX_BYTES} bytes`, value)
     checkValue(name, item, depth + 1)
   }

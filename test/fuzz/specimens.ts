@@ -181,7 +181,8 @@ const headers: fc.Arbitrary<Table> = fc
   )
   .map((fields) => fields.filter(([name, value]) => value.t === 'A' || !/^B?CC$/.test(name.toString('latin1'))))
 
-const properties: fc.Arbitrary<Properties> = fc.record(
+/** Of a message of any kind. */
+export const properties: fc.Arbitrary<Properties> = fc.record(
   {
     contentType: fc.oneof(
       short,
