@@ -168,6 +168,7 @@ describe('the house', () => {
     for (const { tests, rows } of proofs()) {
       expect(tests).to.not.be.empty
       expect(tests.filter((path) => !existsSync(join(ROOT, path)))).to.deep.equal([])
+      expect(rows, tests.join()).to.not.be.empty
       expect(rows.filter((row) => !known.has(row))).to.deep.equal([])
     }
   })
