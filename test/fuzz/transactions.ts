@@ -100,7 +100,7 @@ export class TransactionsWorld {
           if (!NAMED.test(warning)) this.#troubles.push(warning)
         } else if (id !== undefined && /could not all be published/.test(warning)) {
           end('stuck', id)
-          this.#stuck.set(id, warning.includes(this.#targets.missing) ? 'missing' : 'elsewhere')
+          this.#stuck.set(id, warning.includes(`queue "${this.#targets.missing}"`) ? 'missing' : 'elsewhere')
           if (!/\(returned\)|cannot publish to exchange/.test(warning)) this.#troubles.push(`${id}: ${warning}`)
         }
       }),
@@ -146,12 +146,10 @@ export class TransactionsWorld {
       const { unsent } = await this.desk.sendMany(readable, 'rollback')
       if (unsent.length > 0) wrong.push(`${unsent.length} were not sent back: ${unsent[0]}`)
       await this.#until(() => ![...this.#stuck.values()].includes('missing'), 'the end of those that were stuck')
-      await this.#until(async () => (await this.desk.counts()).parked === unreadable, 'the end of those sent back')
+      await this.#until(() => [...readable].every((id) => this.#ended.has(id)), 'the end of those sent back')
     }).catch((error: Error) => void wrong.push(error.message))
-    const { waiting, undecided, parked } = await this.desk.counts()
-    const found = `${waiting} waiting, ${undecided} undecided, ${parked} parked`
-    const wanted = `0 waiting, ${this.#stuck.size} undecided, ${unreadable} parked`
-    return found === wanted ? wrong : [...wrong, `${found} instead of ${wanted}`]
+    await this.#counted(unreadable).catch((error: Error) => void wrong.push(error.message))
+    return wrong
   }
 
   /** An instance of the service, for as long as the work takes. */
@@ -187,13 +185,7 @@ export class TransactionsWorld {
 
   /** Nothing is anywhere but where it was said to be, and what was published has arrived. */
   async #account(): Promise<void> {
-    const wanted = `0 waiting, ${this.#stuck.size} undecided, ${this.#parked} parked`
-    await this.#until(async () => {
-      const { waiting, undecided, parked } = await this.desk.counts()
-      const found = `${waiting} waiting, ${undecided} undecided, ${parked} parked`
-      if (found !== wanted) throw new Error(found)
-      return true
-    }, wanted)
+    await this.#counted(this.#parked)
     await this.#until(async () => {
       const letters = await this.#letters()
       const missing = [...this.#published].filter((id) => !this.#seen.has(id) && !letters.includes(`${id}"`))
@@ -201,6 +193,17 @@ export class TransactionsWorld {
       return true
     }, 'what was published to arrive')
     if (this.#troubles.length > 0) throw new Miscarried(this.#troubles.splice(0).join('\n').slice(0, 2_000))
+  }
+
+  /** No half message is anywhere but with these, or stuck. */
+  async #counted(parkedOnes: number): Promise<void> {
+    const wanted = `0 waiting, ${this.#stuck.size} undecided, ${parkedOnes} parked`
+    await this.#until(async () => {
+      const { waiting, undecided, parked } = await this.desk.counts()
+      const found = `${waiting} waiting, ${undecided} undecided, ${parked} parked`
+      if (found !== wanted) throw new Error(found)
+      return true
+    }, wanted)
   }
 
   /** A few of the parked ones stay. */
