@@ -11,7 +11,7 @@ import { MAX_COUNT } from '../consumer/decode.ts'
 import { textOf } from '../errors.ts'
 import { forwardedProperties } from '../forward.ts'
 import { HEADER, HEADER_PREFIX, isBrokerHeader, type RawDelivery } from '../message.ts'
-import { headerBytes, MAX_HEADER_BYTES } from '../producer/encode.ts'
+import { type Count, headerBytes } from '../producer/encode.ts'
 import { DELAY_PREFIX } from '../topology/delay.ts'
 
 /** A dead letter as lists show it: everything but its body. */
@@ -72,6 +72,8 @@ export interface Death {
 type Values = Readonly<Record<string, unknown>>
 
 const MAX_SHOWN = 4_000
+/** Headers with room for the story that a consumer adds: amqplib sends 64 KiB of both. */
+const ROOMY: Count = { scalar: 9, max: 48 * 1024 }
 /** Years 2000 to 2200, ms. */
 const TIME_RANGE = [946_684_800_000, 7_258_118_400_000] as const
 
@@ -163,8 +165,8 @@ function unforwardable(raw: RawDelivery): string | undefined {
   } catch (error) {
     return textOf(error)
   }
-  const large = headerBytes(raw.properties.headers) > MAX_HEADER_BYTES
-  return large ? `headers of more than ${MAX_HEADER_BYTES} bytes cannot be sent again` : undefined
+  const large = headerBytes(raw.properties.headers, ROOMY) > ROOMY.max
+  return large ? `headers of more than ${ROOMY.max} bytes cannot be sent again: its story has no room` : undefined
 }
 
 /** What could not be read is the likely reason, whoever put it here. */

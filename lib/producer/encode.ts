@@ -149,27 +149,10 @@ export function checkReplyTo(replyTo: unknown): void {
     )
 }
 
-/**
- * For what was not encoded here (a row, a half message: anybody may have written it): what the broker closes the channel or the
- * whole connection over would harm all that others publish there.
- * @throws MessageInvalid naming the field
- */
-export function checkHarmless({ replyTo, headers }: Partial<WireProperties>): void {
-  checkReplyTo(replyTo)
-  for (const [name, value] of Object.entries(headers ?? {})) checkNumbers(name, value)
-}
-
-function checkNumbers(name: string, value: unknown): void {
-  if (typeof value === 'number' && !Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
-  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return
-  checkReal(name, value)
-  for (const item of Object.values(value)) checkNumbers(name, item)
-}
-
 /** amqplib writes what it is told to write as a float or a double without a look: of a text comes no number, of a large one an infinite. */
 function checkReal(name: string, table: { readonly '!'?: unknown; readonly value?: unknown }): void {
   const { '!': type, value } = table
-  if (type !== 'float' && type !== 'double') return
+  if (type !== 'float' && type !== 'double' && type !== 'float64') return
   const real = typeof value !== 'number' ? Number.NaN : type === 'float' ? Math.fround(value) : value
   if (!Number.isFinite(real)) throw noHeader(name, `a finite ${type}`, value)
 }

@@ -99,7 +99,7 @@ describe('forged values in headers and properties', () => {
     [
       'table of headers',
       { headers: [[bytes('h'), text('x'.repeat(65_300))]] },
-      /^rejected \(headers of more than 61440 bytes/,
+      /^rejected \(headers of more than 49152 bytes/,
     ],
   ] as [string, object, RegExp][])
     it(`a ${what} too long for any client to send again is left to the broker, and the letter says why`, async () => {

@@ -106,7 +106,13 @@ describe('encode', () => {
 
   it('refuses numbers that AMQP has no value for, which would cost the whole connection, and carries big integers', () => {
     for (const odd of [Number.POSITIVE_INFINITY, Number.NaN, 2n ** 63n])
-      for (const headers of [{ odd }, { odd: [odd] }, { a: { odd } }, { odd: { '!': 'double', value: odd } }])
+      for (const headers of [
+        { odd },
+        { odd: [odd] },
+        { a: { odd } },
+        { odd: { '!': 'double', value: odd } },
+        { odd: { '!': 'float64', value: odd } },
+      ])
         expect(refusal({ body: 1, headers }).path).match(/^headers\./)
     const { headers } = encoded({ body: 1, headers: { big: 2n ** 63n - 1n } }).properties
     expect(headers['big']).deep.equal({ '!': 'int64', value: 2n ** 63n - 1n })
