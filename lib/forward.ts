@@ -15,7 +15,7 @@ export type HeaderChanges = Readonly<Record<string, unknown>>
 export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
   const properties = keptProperties(raw, changes)
   checkForwardable(properties)
-  properties.headers = withWide(properties.headers) as Record<string, unknown>
+  properties.headers = withWide(properties.headers)
   if (properties.timestamp !== undefined) properties.timestamp = Math.min(properties.timestamp, LAST_SECOND)
   return properties
 }
@@ -25,8 +25,8 @@ const LAST_SECOND = 2 ** 64 - 2_048
 const WIDE = 2 ** 63
 
 /** amqplib writes every whole number as an integer of 64 bits, and throws where it is none, though it came as a double or was rounded up. */
-function withWide<T>(value: T): T | object {
-  return hasWide(value) ? widened(value) : value
+function withWide(headers: Record<string, unknown>): Record<string, unknown> {
+  return Object.values(headers).some(hasWide) ? widenedTable(headers) : headers
 }
 
 /** Rarely one is: then nothing needs to be copied. */
@@ -35,11 +35,15 @@ function hasWide(value: unknown): boolean {
   return isPlainTable(value) && Object.values(value).some(hasWide)
 }
 
-function widened(value: unknown): object {
+function widened(value: unknown): unknown {
   if (typeof value === 'number' && isWide(value)) return { '!': 'double', value }
-  if (!isPlainTable(value)) return value as object
-  if (Array.isArray(value)) return value.map(widened)
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, widened(item)]))
+  if (!isPlainTable(value)) return value
+  return Array.isArray(value) ? value.map(widened) : widenedTable(value)
+}
+
+/** Also of one with a field "!", which at the top is a header like any other. */
+function widenedTable(table: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).map(([name, item]) => [name, widened(item)]))
 }
 
 /** `NaN` counts as wide. */
