@@ -10,10 +10,10 @@
  * Measured on Redis 7.0 (`test/bench/redis-memory.ts`), bytes of `used_memory` per completed id, keys and expiry included:
  *
  *     ids per second            1      10     100   1,000  10,000
- *     this, compacted         107      32      19      17      19     (22 at 1,200, where overflows begin)
- *     this, as written        107      37      28      25      19     (up to 32: APPEND reserves twice the length)
+ *     this, compacted         118      33      20      24      20
+ *     this, as written        119      39      28      25      20     (up to 32: APPEND reserves twice the length)
  *     listpack hashes         120      38      24      71      73     (beyond 128 fields it is no listpack)
- *     a key per id            209     209     209     209     209
+ *     a key per id            181     181     181     181     181
  *
  * Windows of 2^16 ms would save a third at 10 ids per second, and have a claim read four times as much at 100.
  * Smaller buckets would cost more at up to 1,000 ids per second: for an overflow, Redis is asked once more by each claim and settlement.
