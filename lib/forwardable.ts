@@ -15,6 +15,9 @@ const SHORT_FOR_SURE = MAX_SHORT_TEXT / 3
 export function checkForwardable(properties: WireProperties): void {
   for (const [name, value] of Object.entries(properties)) if (typeof value === 'string') checkShort(name, value)
   const { headers } = properties
+  // What was set as one is inherited now, and amqplib sends that, though nobody here has looked at it.
+  if (Object.getPrototypeOf(headers) !== Object.prototype)
+    throw new MessageInvalid('headers', 'a header named "__proto__" can be read by nobody, and cannot be sent again')
   const left = headers[HEADER.unreadable]
   if (left !== undefined)
     throw new MessageInvalid(

@@ -98,6 +98,18 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(seen).to.deep.equal(['wrong', 'right'])
   })
 
+  it('refuses an edit that hides headers in one named "__proto__"', async () => {
+    await bench.bury(1)
+    const headers = JSON.parse('{"__proto__":{"CC":["elsewhere"],"surehop-generation":9}}') as Record<string, unknown>
+    const error = await bench
+      .letters()
+      .edit('m-0', { headers })
+      .catch((e: Error) => e)
+    expect(error).to.be.instanceOf(MessageInvalid)
+    expect((error as Error).message).to.contain('"__proto__"')
+    expect(await ids(bench.letters().list())).to.deep.equal(['m-0'])
+  })
+
   it('refuses an edit that would make another message, or touch reserved headers', async () => {
     await bench.bury(1)
     const letters = bench.letters()
@@ -166,6 +178,7 @@ describe('dead letters: discard, restore, edit, export, import', function () {
       [JSON.stringify({ ...good, body: undefined, bodyBase64: '***' }), /line 3: bodyBase64: expected base64/],
       [JSON.stringify({ ...good, headers: { big: 'x'.repeat(70_000) } }), /line 3: headers: expected at most/],
       ['{"surehop":1,"properties":{},"headers":{"big":1e999},"body":1}', /line 3: .*a finite number/],
+      ['{"surehop":1,"properties":{},"headers":{"__proto__":{"CC":["elsewhere"]}},"body":1}', /line 3: .*"__proto__"/],
     ]
     for (const [bad, expected] of cases) {
       const error = await bench
