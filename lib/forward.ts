@@ -6,7 +6,14 @@
  * real address in its place, unless another protocol brought it), and the broker closes the channel that sends it.
  */
 import { checkForwardable } from './forwardable.ts'
-import { DIRECT_REPLY_TO, HEADER, isBrokerHeader, type RawDelivery, type WireProperties } from './message.ts'
+import {
+  DIRECT_REPLY_TO,
+  HEADER,
+  isBrokerHeader,
+  needsDouble,
+  type RawDelivery,
+  type WireProperties,
+} from './message.ts'
 
 /** Headers to set; `undefined` removes one. */
 export type HeaderChanges = Readonly<Record<string, unknown>>
@@ -48,7 +55,7 @@ function widenedTable(table: object): Record<string, unknown> {
 
 /** `NaN` counts as wide. */
 function isWide(value: number): boolean {
-  return !(Math.abs(value) < WIDE)
+  return !(Math.abs(value) < WIDE) || needsDouble(value)
 }
 
 function isPlainTable(value: unknown): value is object {
@@ -95,8 +102,7 @@ function set(headers: Record<string, unknown>, name: string, value: unknown, cha
 function leftBehind(name: string): boolean {
   return (
     isBrokerHeader(name) ||
-    name === 'CC' ||
-    name === 'BCC' ||
+    isCopyHeader(name) ||
     name === HEADER.deliverTo ||
     name === HEADER.publishId ||
     name.startsWith(HEADER.delayLevel)

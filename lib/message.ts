@@ -68,6 +68,16 @@ export function isBrokerHeader(name: string): boolean {
   )
 }
 
+/** amqplib writes numbers like these as integers of 64 bits, which they are not, and throws: it must be told that they are doubles. */
+export function needsDouble(value: number): boolean {
+  return value < -(2 ** 63) || (Math.abs(value) >= 2 ** 50 && !Number.isInteger(value))
+}
+
+/** Headers that route copies. The broker closes the channel over any that is no list; of a list it takes the texts. */
+export function isCopyHeader(name: string): boolean {
+  return name === 'CC' || name === 'BCC'
+}
+
 /** A value an AMQP header can carry. */
 export type HeaderValue =
   | string

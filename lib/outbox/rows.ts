@@ -111,6 +111,7 @@ export function plain(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(plain)
   const { '!': type, value: inner } = value as { '!'?: unknown; value?: unknown }
   if (type === 'int64' && typeof inner === 'bigint') return inner
+  if (type === 'double' && typeof inner === 'number') return inner
   if (type === 'timestamp' && typeof inner === 'number') return new Date(inner * 1_000)
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item)]))
 }

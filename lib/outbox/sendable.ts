@@ -6,7 +6,7 @@
  * Does NOT promise that the broker takes what fits: its target may be missing, its headers together be too large for a frame.
  */
 import { MessageInvalid } from '../errors.ts'
-import { isBrokerHeader, MAX_HEADER_DEPTH, type WireProperties } from '../message.ts'
+import { isBrokerHeader, isCopyHeader, MAX_HEADER_DEPTH, needsDouble, type WireProperties } from '../message.ts'
 import { show } from '../options.ts'
 import { checkReplyTo, type Encoded } from '../producer/encode.ts'
 import { type PackedColumns, unpacked } from './packing.ts'
@@ -67,7 +67,7 @@ function checkHeader(name: string, value: unknown): void {
   if (!isShort(name)) throw wrong('properties.headers', `names of at most ${MAX_BYTES} bytes`, name)
   // Of a forged x-death RabbitMQ 3.10 dies, the whole node, when it dead-letters the message (measured).
   if (isBrokerHeader(name)) throw wrongHeader(name, "absent, since it is the broker's own", value)
-  if ((name === 'CC' || name === 'BCC') && !(Array.isArray(value) && value.every((it) => typeof it === 'string')))
+  if (isCopyHeader(name) && !Array.isArray(value))
     throw wrongHeader(name, 'a list of texts, or the broker closes the channel', value)
   checkValue(name, value, 0)
 }
@@ -143,9 +143,9 @@ function isDecimal(value: unknown): boolean {
   return isCount(places, { bits: 8, signed: false }) && isCount(digits, { bits: 32, signed: false })
 }
 
-/** One that is given no type: whole ones become integers of 64 bits, unless they are too large for that. */
+/** One that is given no type: large ones become integers of 64 bits, unless they are too large for that. */
 function isNumber(value: unknown): boolean {
-  return typeof value === 'number' && Number.isFinite(value) && value >= -(2 ** 63)
+  return typeof value === 'number' && Number.isFinite(value) && !needsDouble(value)
 }
 
 function isInteger(value: unknown, { bits, signed }: Width): boolean {

@@ -9,8 +9,10 @@ import {
   HEADER,
   HEADER_PREFIX,
   isBrokerHeader,
+  isCopyHeader,
   isDerivedId,
   MAX_HEADER_DEPTH,
+  needsDouble,
   newMessageId,
   type OutgoingMessage,
   type WireMessage,
@@ -149,16 +151,24 @@ export function checkReplyTo(replyTo: unknown): void {
     )
 }
 
-/** amqplib writes what it is told to write as a float or a double without a look: of a text comes no number, of a large one an infinite. */
-function checkReal(name: string, table: { readonly '!'?: unknown; readonly value?: unknown }): void {
+/**
+ * Is it told to be a float or a double? amqplib writes that without a look: of a text comes no number, of a large one an infinite.
+ * @throws MessageInvalid
+ */
+function isReal(name: string, table: { readonly '!'?: unknown; readonly value?: unknown }): boolean {
   const { '!': type, value } = table
-  if (type !== 'float' && type !== 'double' && type !== 'float64') return
+  if (type !== 'float' && type !== 'double' && type !== 'float64') return false
   const real = typeof value !== 'number' ? Number.NaN : type === 'float' ? Math.fround(value) : value
   if (!Number.isFinite(real)) throw noHeader(name, `a finite ${type}`, value)
+  return true
 }
 
 function userHeaders(headers: object): Record<string, unknown> {
-  for (const name of Object.keys(headers)) checkHeaderName(name)
+  for (const [name, value] of Object.entries(headers)) {
+    checkHeaderName(name)
+    if (isCopyHeader(name) && value !== undefined && !Array.isArray(value))
+      throw noHeader(name, 'a list of texts, or the broker closes the channel', value)
+  }
   // Makes an own property of "__proto__", too.
   const out = Object.fromEntries(Object.entries(headers).filter(([, value]) => value !== undefined))
   const bytes = headerBytes(out)
@@ -179,15 +189,19 @@ export function fieldTable(table: object): Record<string, unknown> {
 }
 
 function fieldValue(name: string, value: unknown): unknown {
-  if (typeof value === 'number' && !Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
+  if (typeof value === 'number') return number(name, value)
   if (typeof value === 'bigint') return int64(name, value)
   if (value instanceof Date) return { '!': 'timestamp', value: seconds(name, value) }
   if (Buffer.isBuffer(value)) return value
   if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   if (Array.isArray(value)) return value.map((item) => fieldValue(name, item))
   if (typeof value !== 'object' || value === null) return value
-  checkReal(name, value)
-  return fieldTable(value)
+  return isReal(name, value) ? { ...value } : fieldTable(value)
+}
+
+function number(name: string, value: number): unknown {
+  if (!Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
+  return needsDouble(value) ? { '!': 'double', value } : value
 }
 
 function int64(name: string, value: bigint): object {

@@ -54,6 +54,32 @@ describe('a row that the broker closes the channel or the connection over', func
   })
 })
 
+describe('a row with headers that are odd, and fit', function () {
+  this.timeout(120_000)
+  let r: Relaying
+  beforeEach(async () => {
+    r = await Relaying.open()
+  })
+  afterEach(() => r.close())
+
+  it('is sent as it is: lists of copies with holes, numbers between and below the integers of 64 bits', async () => {
+    const [queue, copies] = [await r.queue(), await r.queue()]
+    const [arrivals, copied] = [await r.arrivals(queue), await r.arrivals(copies)]
+    const headers = { CC: [copies, null, 5], micros: 1.7e15 + 0.25, deep: [{ low: -1e300 }], least: -(2 ** 63) }
+    await r.add({ queue, headers, body: 1 })
+    await r.relay({ pollMs: 20, attempts: 1 })
+    for (const taken of [arrivals, copied]) {
+      await taken.count(1)
+      expect(taken.all[0]!.message.properties.headers).deep.include(headers)
+    }
+  })
+
+  it('is refused before it is written where the broker would close the channel over it', async () => {
+    const error = await r.add({ queue: 'any', body: 1, headers: { CC: 'a' } }).catch((e: unknown) => e)
+    expect((error as MessageInvalid).path).equal('headers.CC')
+  })
+})
+
 /** What is set of a row by hand, and what its error says then. A key is one that no index can take. */
 const BY_HAND: readonly (readonly [set: string, says: string])[] = [
   ['shard = 64', 'expected shard to be from 0 to 63, got 64'],
@@ -75,6 +101,7 @@ const BY_HAND: readonly (readonly [set: string, says: string])[] = [
   [`properties = '{"headers":{},"priority":{"!":"integer","value":[]}}'`, 'expected properties.priority to be'],
   [`properties = '{"headers":{"x-death":[1]}}'`, 'expected header "x-death" to be absent'],
   [`properties = '{"headers":{"CC":5}}'`, 'expected header "CC" to be'],
+  [`properties = '{"headers":{"between":1700000000000000.25}}'`, 'expected header "between" to be'],
   [`properties = '{"headers":{"n":{"!":"float64","value":"none"}}}'`, 'expected header "n" to be'],
   [`properties = '{"headers":{"n":{"!":"int8","value":128}}}'`, 'expected header "n" to be'],
   ["attempts = 2147483647, routing_key = 'not-there'", 'no queue took it'],

@@ -118,6 +118,26 @@ describe('encode', () => {
     expect(headers['big']).deep.equal({ '!': 'int64', value: 2n ** 63n - 1n })
   })
 
+  it('carries every finite number, also those that the client takes for integers of 64 bits and cannot write', () => {
+    const { headers } = encoded({
+      body: 1,
+      headers: { micros: 1.7e15 + 0.25, deep: [{ low: -1e300 }], least: -(2 ** 63) },
+    }).properties
+    expect(headers['micros']).deep.equal({ '!': 'double', value: 1.7e15 + 0.25 })
+    expect(headers['deep']).deep.equal([{ low: { '!': 'double', value: -1e300 } }])
+    expect(headers['least']).equal(-(2 ** 63))
+    const told = { '!': 'double', value: -1e300 }
+    expect(encoded({ body: 1, headers: { told } }).properties.headers['told']).deep.equal(told)
+  })
+
+  it('refuses CC and BCC that are no lists, over which the broker closes the channel, and takes any list', () => {
+    for (const name of ['CC', 'BCC'])
+      for (const value of ['a', null, 5, { a: 1 }, Buffer.from('a')])
+        expect(refusal({ body: 1, headers: { [name]: value } }).path).equal(`headers.${name}`)
+    const lists = { CC: ['a', null, 5], BCC: [] }
+    expect(encoded({ body: 1, headers: lists }).properties.headers).deep.include(lists)
+  })
+
   it('keeps reserved header names to itself', () => {
     for (const name of ['surehop-attempt', 'x-death', 'x-delivery-count', 'x-first-death-queue', 'transaction_id'])
       expect(refusal({ body: 1, headers: { [name]: 1 } }).path, name).equal(`headers.${name}`)

@@ -141,12 +141,20 @@ describe('a message sent on', () => {
   })
 
   it('carries numbers and times that its publisher could send, also where reading them rounded them up', () => {
-    const came = { huge: 1e300, least: -(2 ** 63), nested: [{ rounded: 2 ** 63 }], small: 2 ** 53, '!': 1 }
+    const came = {
+      huge: 1e300,
+      least: -(2 ** 63),
+      nested: [{ rounded: 2 ** 63 }],
+      small: 2 ** 53,
+      between: 2 ** 51 + 0.5,
+      '!': 1,
+    }
     const raw = rawDelivery({ properties: { timestamp: 2 ** 64, headers: came } })
     const { timestamp, headers } = forwardedProperties(raw, {})
     expect(timestamp).to.equal(2 ** 64 - 2_048)
     expect(headers).to.deep.include({ small: 2 ** 53, '!': 1, least: { '!': 'double', value: -(2 ** 63) } })
     expect(headers).to.deep.include({ huge: { '!': 'double', value: 1e300 } })
+    expect(headers['between']).to.deep.equal({ '!': 'double', value: 2 ** 51 + 0.5 })
     expect(headers['nested']).to.deep.equal([{ rounded: { '!': 'double', value: 2 ** 63 } }])
   })
 
