@@ -10,6 +10,7 @@ import {
   DIRECT_REPLY_TO,
   HEADER,
   isBrokerHeader,
+  isCopyHeader,
   needsDouble,
   type RawDelivery,
   type WireProperties,
