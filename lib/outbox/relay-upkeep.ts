@@ -127,9 +127,9 @@ export class Upkeep {
   async #parkStrays(): Promise<void> {
     const { ask, name, table, events } = this.#parts
     const strays = await parkStrays(ask, name)
-    await table.promote(strays.flatMap(({ key }) => key ?? []))
     for (const { messageId, transactionId, attempts, why } of strays)
       events.emit('outbox.parked', { outbox: name, messageId, transactionId, attempts, error: new Error(why) })
+    await table.promote(strays.flatMap(({ key }) => key ?? []))
   }
 
   async #sweep(): Promise<boolean> {
