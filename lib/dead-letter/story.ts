@@ -166,7 +166,7 @@ function unforwardable(raw: RawDelivery): string | undefined {
     return textOf(error)
   }
   const large = headerBytes(raw.properties.headers, ROOMY) > ROOMY.max
-  return large ? `headers of more than ${ROOMY.max} bytes cannot be sent again: its story has no room` : undefined
+  return large ? `headers of more than ${ROOMY.max} bytes leave no room for its story` : undefined
 }
 
 /** What could not be read is the likely reason, whoever put it here. */

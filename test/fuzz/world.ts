@@ -44,7 +44,7 @@ const KINDS = ['plain', 'redis', 'inbox', 'schema', 'ordered', 'digest', 'unguar
 type Kind = (typeof KINDS)[number]
 
 /** Why a letter cannot be sent by us at all. */
-export const UNSENDABLE = /too deep|cannot be sent again|cannot be encoded/
+export const UNSENDABLE = /too deep|cannot be sent again|cannot be encoded|leave no room/
 
 /** The broker's word for what a consumer of ours left to it. */
 const REJECTED = 'rejected'
