@@ -4,7 +4,7 @@
  */
 import { MessageInvalid, textOf } from '../errors.ts'
 
-/** So many TypeErrors or RangeErrors in a row are no accident of the moment: it is our own code that cannot prepare the copy. */
+/** So many TypeErrors, RangeErrors or ReferenceErrors in a row are no accident of the moment: it is our own code that cannot prepare the copy. */
 export const DEFECTS_MAX = 3
 
 /** What a publish failed with, be it thrown or rejected with. */
@@ -19,7 +19,7 @@ export async function failureOf(publish: () => Promise<void>): Promise<Error | u
 
 /** Nothing that comes of the broker, the network or the message: those have classes of their own. */
 export function isDefect(error: Error): boolean {
-  return error instanceof TypeError || error instanceof RangeError
+  return error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError
 }
 
 /** Nothing about this message will be different the next time. */
