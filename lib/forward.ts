@@ -23,7 +23,7 @@ export type HeaderChanges = Readonly<Record<string, unknown>>
 export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): WireProperties {
   const properties = keptProperties(raw, changes)
   checkForwardable(properties)
-  properties.headers = withWide(properties.headers)
+  properties.headers = withDoubles(properties.headers)
   if (properties.timestamp !== undefined) properties.timestamp = Math.min(properties.timestamp, LAST_SECOND)
   return properties
 }
@@ -32,26 +32,32 @@ export function forwardedProperties(raw: RawDelivery, changes: HeaderChanges): W
 const LAST_SECOND = 2 ** 64 - 2_048
 const WIDE = 2 ** 63
 
-/** amqplib writes every whole number as an integer of 64 bits, and throws where it is none, though it came as a double or was rounded up. */
-function withWide(headers: Record<string, unknown>): Record<string, unknown> {
-  return Object.values(headers).some(hasWide) ? widenedTable(headers) : headers
+/** Which numbers are to be told to be doubles. */
+type Which = (value: number) => boolean
+
+/**
+ * The headers with numbers told to be doubles: amqplib writes every whole number as an integer of 64 bits, and throws where it is none.
+ * @param which by default those that, read as they came, may have been doubles or were rounded up
+ */
+export function withDoubles(headers: Record<string, unknown>, which: Which = isWide): Record<string, unknown> {
+  return Object.values(headers).some((value) => has(value, which)) ? told(headers, which) : headers
 }
 
-/** Rarely one is: then nothing needs to be copied. */
-function hasWide(value: unknown): boolean {
-  if (typeof value === 'number') return isWide(value)
-  return isPlainTable(value) && Object.values(value).some(hasWide)
-}
-
-function widened(value: unknown): unknown {
-  if (typeof value === 'number' && isWide(value)) return { '!': 'double', value }
-  if (!isPlainTable(value)) return value
-  return Array.isArray(value) ? value.map(widened) : widenedTable(value)
+/** Rarely one has: then nothing needs to be copied. */
+function has(value: unknown, which: Which): boolean {
+  if (typeof value === 'number') return which(value)
+  return isPlainTable(value) && Object.values(value).some((item) => has(item, which))
 }
 
 /** Also of one with a field "!", which at the top is a header like any other. */
-function widenedTable(table: object): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(table).map(([name, item]) => [name, widened(item)]))
+function told(table: object, which: Which): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).map(([name, item]) => [name, toldValue(item, which)]))
+}
+
+function toldValue(value: unknown, which: Which): unknown {
+  if (typeof value === 'number') return which(value) ? { '!': 'double', value } : value
+  if (!isPlainTable(value)) return value
+  return Array.isArray(value) ? value.map((item) => toldValue(item, which)) : told(value, which)
 }
 
 /** `NaN` counts as wide. */

@@ -4,6 +4,7 @@
  */
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { MessageInvalid } from '../errors.ts'
+import { withDoubles } from '../forward.ts'
 import {
   DIRECT_REPLY_TO,
   HEADER,
@@ -177,7 +178,7 @@ function userHeaders(headers: object): Record<string, unknown> {
       'headers',
       `expected headers of at most ${MAX_HEADER_BYTES} bytes, got more: put large data into the body`,
     )
-  return fieldTable(out)
+  return withDoubles(fieldTable(out), needsDouble)
 }
 
 /**
@@ -189,7 +190,7 @@ export function fieldTable(table: object): Record<string, unknown> {
 }
 
 function fieldValue(name: string, value: unknown): unknown {
-  if (typeof value === 'number') return number(name, value)
+  if (typeof value === 'number' && !Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
   if (typeof value === 'bigint') return int64(name, value)
   if (value instanceof Date) return { '!': 'timestamp', value: seconds(name, value) }
   if (Buffer.isBuffer(value)) return value
@@ -197,11 +198,6 @@ function fieldValue(name: string, value: unknown): unknown {
   if (Array.isArray(value)) return value.map((item) => fieldValue(name, item))
   if (typeof value !== 'object' || value === null) return value
   return isReal(name, value) ? { ...value } : fieldTable(value)
-}
-
-function number(name: string, value: number): unknown {
-  if (!Number.isFinite(value)) throw noHeader(name, 'a finite number', value)
-  return needsDouble(value) ? { '!': 'double', value } : value
 }
 
 function int64(name: string, value: bigint): object {
