@@ -72,7 +72,7 @@ export class StoreGuard implements Guard {
     this.#claims = new Batcher({
       ...watch,
       ready: (givenUp) => this.#claimable(givenUp),
-      send: (claims) => this.#kept(() => store.claim(scope, this.#owner, claims)),
+      send: (claims) => this.#timely(() => store.claim(scope, this.#owner, claims)),
     })
     this.#ends = new Batcher({ ...watch, send: (ends) => store.settle(scope, this.#owner, ends) })
   }
@@ -201,6 +201,18 @@ export class StoreGuard implements Guard {
     const answer = await request()
     this.#aliveAt = Math.max(this.#aliveAt, sentAt)
     return answer
+  }
+
+  /**
+   * The same until the answer is younger than a lease: what an older one granted (the process was frozen meanwhile) may be another's by
+   * now. Whoever owns it, claiming it once more is harmless: to the store it is the claim it has granted already.
+   */
+  async #timely<T>(request: () => Promise<T>): Promise<T> {
+    for (;;) {
+      const sentAt = performance.now()
+      const answer = await this.#kept(request)
+      if (performance.now() - sentAt <= this.#parts.scope.leaseMs || this.#stop.signal.aborted) return answer
+    }
   }
 
   #lapsed(silence: number): void {

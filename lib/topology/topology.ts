@@ -4,6 +4,7 @@
  */
 import type { Channel } from 'amqplib'
 import { TopologyInvalid } from '../errors.ts'
+import { show } from '../options.ts'
 
 /** A durable queue. */
 export interface Queue {
@@ -131,13 +132,25 @@ export interface DeclareStep {
   readonly run: (channel: Channel) => Promise<unknown>
 }
 
-/** All steps in order. */
+/**
+ * All steps in order.
+ * @throws TopologyInvalid when a queue is given without arguments: the broker would make it a classic one
+ */
 export function declareSteps(topology: Topology): DeclareStep[] {
+  for (const queue of topology.queues) checkArguments(queue)
   return [
     ...topology.exchanges.map(exchangeStep),
     ...inDeclareOrder(topology).map(queueStep),
     ...topology.bindings.map(bindingStep),
   ]
+}
+
+/** From JavaScript it may be anything. */
+function checkArguments({ name, arguments: given }: Queue): void {
+  if (typeof given === 'object' && given !== null) return
+  throw new TopologyInvalid(
+    `queue "${name}": expected arguments as an object, got ${show(given)}; { 'x-queue-type': 'quorum' } makes it a quorum queue, {} a classic one`,
+  )
 }
 
 function exchangeStep({ name, type, alternate }: Exchange): DeclareStep {

@@ -12,6 +12,7 @@ import { VirtualTime } from './virtual-time.ts'
 
 const LEASE_MS = 3_000
 const HOUR_MS = 3_600_000
+const scope = { name: 'work', retentionMs: HOUR_MS, leaseMs: LEASE_MS, maxStarts: 3 }
 const COMPLETED: RunEnding = { state: 'completed' }
 
 /** A store that notes what it is asked, and is down on command. */
@@ -20,6 +21,8 @@ class Store {
   readonly memory = new MemoryIdempotencyStore()
   down = false
   lapsed = false
+  /** What happens between the store's decision of a claim and the arrival of its answer; once. */
+  meanwhile: (() => Promise<unknown>) | undefined
 
   get asStore(): IdempotencyStore {
     const ask = <T>(what: string, answer: () => Promise<T>): Promise<T> => {
@@ -28,7 +31,14 @@ class Store {
     }
     const { memory } = this
     return {
-      claim: (scope, owner, claims) => ask(`claim ${claims.length}`, () => memory.claim(scope, owner, claims)),
+      claim: (scope, owner, claims) =>
+        ask(`claim ${claims.length}`, async () => {
+          const results = await memory.claim(scope, owner, claims)
+          const { meanwhile } = this
+          this.meanwhile = undefined
+          await meanwhile?.()
+          return results
+        }),
       settle: (scope, owner, ends) => ask(`settle ${ends.length}`, () => memory.settle(scope, owner, ends)),
       renew: async (scope, owner, options) => {
         const held = await ask(options?.leave ? 'leave' : 'renew', () => memory.renew(scope, owner, options))
@@ -52,7 +62,6 @@ describe('guard', () => {
     time.install()
     store = new Store()
     lost = []
-    const scope = { name: 'work', retentionMs: HOUR_MS, leaseMs: LEASE_MS, maxStarts: 3 }
     guard = new StoreGuard({ store: store.asStore, scope, events: new Events('test'), running: () => 0 })
     guard.onLeasesLost((reason) => lost.push(reason))
     await guard.start()
@@ -96,6 +105,28 @@ describe('guard', () => {
     expect(lost).to.have.length(1)
     expect(lost[0]).to.be.instanceOf(LeaseLost)
     expect((await guard.admit(run({ fencingToken: undefined })))?.admit).to.equal('run')
+  })
+
+  // The grant lay in the socket of a frozen process; on waking it is the first thing that is read.
+  it('starts nothing on a grant that is older than a lease, when another has the message by then', async () => {
+    const { memory } = store
+    const theirs = { id: 'm', digest: undefined, generation: 0, attempt: 1, sequence: 0 }
+    store.meanwhile = async () => {
+      time.now += LEASE_MS * 2
+      expect((await memory.claim(scope, 'another', [theirs]))[0]!.status).to.equal('acquired')
+    }
+    expect((await guard.admit(run({ id: 'm', fencingToken: undefined })))?.admit).to.equal('later')
+    expect(lost).to.have.length(1)
+  })
+
+  it('keeps a grant that is older than a lease when nobody took it over, and counts one start', async () => {
+    store.meanwhile = async () => {
+      time.now += LEASE_MS * 2
+    }
+    const ours = run({ id: 'm', fencingToken: undefined })
+    expect((await guard.admit(ours))?.admit).to.equal('run')
+    expect(store.asked).to.deep.equal(['claim 1', 'claim 1'])
+    expect(await guard.end(ours, COMPLETED)).to.equal('recorded')
   })
 
   it('tells each time the store says that it came too late', async () => {

@@ -103,6 +103,14 @@ export const endsMutants: readonly Mutant[] = [
     tests: EVERY_STEP('ends as a dead letter: a fault'),
   },
   {
+    name: 'grant-of-any-age',
+    breaks: 'a process that was frozen starts a handler on a grant that was already another owner’s when it woke',
+    file: 'lib/idempotency/guard.ts',
+    from: 'if (performance.now() - sentAt <= this.#parts.scope.leaseMs || this.#stop.signal.aborted) return answer',
+    to: 'if (sentAt > 0) return answer',
+    tests: tests('test/consumer/guard.test.ts', 'starts nothing on a grant that is older than a lease'),
+  },
+  {
     name: 'ack-on-another-channel',
     breaks: 'a delivery of a lost channel is settled on the channel that is open now',
     file: 'lib/consumer/consumer.ts',

@@ -45,6 +45,11 @@ describe('topology', () => {
     expect(() => declareSteps(around)).throw(TopologyInvalid)
   })
 
+  it('refuses a queue without arguments, which the broker would make a classic one', () => {
+    const bare = { ...EMPTY, queues: [{ name: 'work' } as unknown as Queue] }
+    expect(() => declareSteps(bare)).throw(TopologyInvalid, /queue "work": expected arguments .* got nothing; .*quorum/)
+  })
+
   it('has no circle in what a consumer declares, and declares exchanges first, bindings last', () => {
     const whole = merge(workQueueTopology('q'), delayTopology(24), { ...EMPTY, bindings: [arrivalAtQueue('q')] })
     const order = names(whole)
