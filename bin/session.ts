@@ -1,6 +1,6 @@
 /** Opens what a command needs, by options or environment, and closes it. Logs go to stderr; passwords nowhere. */
 import { readFileSync } from 'node:fs'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { pino } from 'pino'
 import {
   connect,
@@ -53,7 +53,11 @@ export const EXIT = { done: 0, partly: 1, usage: 2, unreachable: 3, interrupted:
 export function connectionFlags(command: Command): Command {
   return brokerFlags(command)
     .option('--redis <url>', "the consumer's idempotency store (default: REDIS_URL, if set)")
-    .option('--inbox <schema>', 'its idempotency store is the Postgres inbox in this schema, not Redis')
+    .addOption(
+      new Option('--inbox <schema>', 'its idempotency store is the Postgres inbox in this schema, not Redis').conflicts(
+        'redis',
+      ),
+    )
     .option('--database <url>', 'Postgres of --inbox (default: DATABASE_URL)')
 }
 

@@ -44,6 +44,12 @@ describe('the command: --inbox', function () {
     expect(code).to.equal(0)
   })
 
+  it('refuses two stores at once, since only one can be the consumer’s', async () => {
+    const { code, stderr } = await surehop(['dead', 'list', bench.queue, '--inbox', place.name, '--redis', 'redis://h'])
+    expect(stderr).to.contain("'--inbox <schema>' cannot be used with option '--redis <url>'")
+    expect(code).to.equal(2)
+  })
+
   it('says what to do where there is no such inbox', async () => {
     await bench.bury(1)
     const { code, stderr } = await surehop(['dead', 'replay', bench.queue, '--inbox', 'no_such_schema', '--dry-run'])
