@@ -15,74 +15,9 @@
  * publishes of one message id never overlap on the wire, so that a return, which names only the message, is never taken for
  * another publish's; a message that closes the channel is found out by sending its companions one at a time, and fails alone.
  */
-import { Chain, type Link } from '../chain.ts'
-import type { FailedOutcome } from '../errors.ts'
-import type { Encoded } from './encode.ts'
-import { Line, type Placed } from './line.ts'
-
-type Phase = 'new' | 'behind' | 'held' | 'waiting' | 'sent' | 'backing-off' | 'settled'
-
-/** What is known of a publish from the start. */
-export interface Asked {
-  readonly message: Encoded
-  readonly mandatory: boolean
-  readonly startedAt: number
-  readonly deadlineAt: number
-  /** A nack ends it, instead of being followed by another send. Default false. */
-  readonly failsOnNack?: boolean | undefined
-}
-
-/** One publish from the call to its end. */
-export abstract class Pending implements Asked, Placed {
-  readonly message: Encoded
-  readonly mandatory: boolean
-  readonly startedAt: number
-  readonly deadlineAt: number
-  readonly failsOnNack: boolean
-  readonly seq = ++published
-  inLine = false
-  before: this | undefined = undefined
-  after: this | undefined = undefined
-  /** Its place in the books. */
-  link: Link<Pending> | undefined = undefined
-  /** How often it was handed to a channel. */
-  sends = 0
-  phase: Phase = 'new'
-  /** Sent and not answered; it may be settled already. */
-  onWire = false
-  /** A send ended without an answer: the message may be stored. */
-  inDoubt = false
-  nacked = false
-  returned: ReturnReason | undefined = undefined
-  /** It was on the wire when the broker closed the channel over some publish. */
-  suspect = false
-  /** The broker closed the channel over this very publish. */
-  refused: Error | undefined = undefined
-
-  constructor({ message, mandatory, startedAt, deadlineAt, failsOnNack = false }: Asked) {
-    this.message = message
-    this.mandatory = mandatory
-    this.startedAt = startedAt
-    this.deadlineAt = deadlineAt
-    this.failsOnNack = failsOnNack
-  }
-
-  /** Called exactly once. */
-  abstract settle(end: PublishEnd): void
-}
-
-/** What the broker says with a return, e.g. 312 NO_ROUTE. */
-export interface ReturnReason {
-  readonly code: number
-  readonly text: string
-}
-
-/** How a publish ended. */
-export type PublishEnd =
-  | { readonly outcome: 'confirmed' }
-  | { readonly outcome: FailedOutcome; readonly why: string; readonly retryable: boolean; readonly cause?: unknown }
-
-type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
+import { Chain } from '../chain.ts'
+import { Line } from './line.ts'
+import { acked, givenUp, type Pending, type Phase, type PublishEnd, type ReturnReason, refused } from './pending.ts'
 
 /** How much may be on the wire unanswered. */
 export interface Window {
@@ -90,7 +25,6 @@ export interface Window {
   readonly windowBytes: number
 }
 
-let published = 0
 const NONE: readonly string[] = []
 
 /** The books of all open publishes of one publisher. */
@@ -238,14 +172,7 @@ export class Confirms {
 
   /** Gives up on a publish: deadline, abort, close, or a message that cannot be sent. Honest about what is known. */
   giveUp(pending: Pending, why: string, retryable: boolean, cause?: unknown): void {
-    if (pending.phase === 'settled') return
-    const doubtful = pending.phase === 'sent' || pending.inDoubt
-    const outcome = doubtful ? 'unknown' : pending.nacked ? 'nacked' : 'not-sent'
-    const answered = pending.phase === 'sent' && pending.returned
-    this.#settle(
-      pending,
-      answered ? acked(pending) : { outcome, why, retryable, ...(cause === undefined ? {} : { cause }) },
-    )
+    if (pending.phase !== 'settled') this.#settle(pending, givenUp(pending, { why, retryable, cause }))
   }
 
   #send(pending: Pending): Pending {
@@ -323,24 +250,6 @@ function waits(phase: Phase): boolean {
 
 function sizeOf(pending: Pending): number {
   return pending.message.content.length
-}
-
-/** The end of an acknowledged send. A return says that no queue took this send; what became of earlier ones, it does not say. */
-function acked({ returned, inDoubt, nacked }: Pending): PublishEnd {
-  if (!returned) return { outcome: 'confirmed' }
-  const why = `no queue took it: ${returned.code} ${returned.text}`
-  if (inDoubt) return { outcome: 'unknown', why: `${why}; an earlier send of it had no answer`, retryable: true }
-  if (nacked) return { outcome: 'nacked', why: `${why}; an earlier send of it was refused (nack)`, retryable: true }
-  return { outcome: 'returned', why, retryable: false }
-}
-
-function refused({ inDoubt }: Pending, cause: Error): Failure {
-  return {
-    outcome: inDoubt ? 'unknown' : 'nacked',
-    why: `the broker refused it: ${cause.message}`,
-    retryable: false,
-    cause,
-  }
 }
 
 function addTo(groups: Map<string, Set<Pending>>, name: string, pending: Pending): void {

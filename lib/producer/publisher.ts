@@ -6,26 +6,17 @@
  * Does NOT promise that an `unknown` was not delivered. Emits publish.confirmed, publish.failed, publish.resent.
  */
 import type { ConfirmChannel } from 'amqplib'
-import { ChannelKeeper } from '../connection/channel-keeper.ts'
 import type { Connection } from '../connection/connection.ts'
-import { refusedExchange } from '../connection/refusal.ts'
-import { deferred, MAX_TIMER_MS, pause, within } from '../deadline.ts'
-import { ChannelLost, Closed, PermissionRefused, PublishFailed, ResourceMissing } from '../errors.ts'
-import { HEADER } from '../message.ts'
-import { publishOn } from './channel-publish.ts'
-import { type Asked, Confirms, Pending, type PublishEnd } from './confirms.ts'
+import { pause } from '../deadline.ts'
+import { type AbortGroup, Aborts } from './aborts.ts'
+import { Backpressure, type Bounds } from './backpressure.ts'
+import { Confirms } from './confirms.ts'
+import { Deadlines } from './deadlines.ts'
 import type { Encoded } from './encode.ts'
-import { Refusals } from './refusals.ts'
-
-/** Bounds of one publisher. */
-export interface PublisherOptions {
-  readonly windowMessages: number
-  readonly windowBytes: number
-  /** Publishes that may wait for the window or the broker; the next is refused at once. */
-  readonly maxWaiting: number
-  /** Bytes of bodies that may wait. Default no limit. */
-  readonly maxWaitingBytes?: number
-}
+import { ExchangeCheck } from './exchange-check.ts'
+import { type Asked, type Failure, named, Pending, type PublishEnd } from './pending.ts'
+import { NACKED, publishFailed, whyLate } from './publish-failure.ts'
+import { PublisherChannel } from './publisher-channel.ts'
 
 /** How one publish goes. */
 export interface SendOptions {
@@ -60,16 +51,10 @@ interface Taken {
   readonly late: boolean
 }
 
-/** The publishes that end with one signal. */
-interface Abortable {
-  readonly pending: Set<Pending>
-  readonly end: () => void
-}
-
 /** A publish, and who asked for it. */
 class Publish extends Pending {
   readonly asker: Asker
-  abortable: Abortable | undefined = undefined
+  abortGroup: AbortGroup | undefined = undefined
   readonly #settled: (publish: Publish, end: PublishEnd) => void
 
   constructor(asked: Asked, asker: Asker, settled: (publish: Publish, end: PublishEnd) => void) {
@@ -83,69 +68,49 @@ class Publish extends Pending {
   }
 }
 
-type Failure = Exclude<PublishEnd, { outcome: 'confirmed' }>
-
 const NACK_PAUSE_BASE_MS = 25
 const NACK_PAUSE_CAP_MS = 2_000
-/** Between two questions for an exchange that had no answer. */
-const CHECK_PAUSE_MS = 250
-/** A refused exchange is not tried again for so long: each try costs the channel. */
-const REFUSED_MS = 5_000
-const NACKED = 'the broker refused it (nack); the queue may be full'
-/** How long nothing is sent, so that the channel can be renewed while nothing is on the wire, ms. */
-const RENEW_WITHIN_MS = 1_000
-/** Class and method of basic.publish in AMQP 0-9-1. */
-const BASIC_PUBLISH = { classId: 60, methodId: 40 }
 
 /** The engine under a producer: one confirm channel, rebuilt when lost. */
 export class Publisher {
   readonly #connection: Connection
-  readonly #options: PublisherOptions
-  readonly #keeper: ChannelKeeper<ConfirmChannel>
   readonly #confirms: Confirms
-  readonly #refusals = new Refusals()
-  /** Set while a channel that only refuses is about to be renewed: nothing new goes out on it until then. */
-  #renewal: NodeJS.Timeout | undefined
-  readonly #checking = new Set<string>()
-  readonly #refused = new Map<string, { readonly until: number; readonly error: Error }>()
-  readonly #abortable = new Map<AbortSignal, Abortable>()
-  readonly #changes = new Set<() => void>()
+  readonly #backpressure: Backpressure
+  readonly #exchanges: ExchangeCheck
+  readonly #channel: PublisherChannel
+  readonly #deadlines: Deadlines<Pending>
+  readonly #aborts: Aborts
   readonly #unwatch: () => void
   #preparing = 0
   #closing = false
-  #sweeper: NodeJS.Timeout | undefined
-  #sweepAt = Number.POSITIVE_INFINITY
   #started = false
 
-  constructor(connection: Connection, options: PublisherOptions) {
+  constructor(connection: Connection, bounds: Bounds) {
+    const pump = () => this.#pump()
+    const confirms = new Confirms(bounds)
+    const exchanges = new ExchangeCheck({ connection, confirms, asked: pump })
     this.#connection = connection
-    this.#options = options
-    this.#confirms = new Confirms(options)
-    this.#keeper = new ChannelKeeper<ConfirmChannel>({
-      connection,
-      role: 'publish',
-      open: () => connection.openConfirmChannel(),
-      setup: async (channel) => this.#listen(channel),
-      onLost: () => {
-        this.#refusals.forget()
-        clearTimeout(this.#renewal)
-        this.#renewal = undefined
-        this.#confirms.forgetExchanges()
-      },
-    })
-    this.#unwatch = connection.onChange(() => this.#pump())
-    this.#keeper.onChange(() => this.#pump())
+    this.#confirms = confirms
+    this.#backpressure = new Backpressure(bounds, confirms)
+    this.#exchanges = exchanges
+    this.#channel = new PublisherChannel({ connection, confirms, exchanges, changed: pump })
+    this.#deadlines = new Deadlines(
+      () => confirms.open,
+      (late) => this.#late(late),
+    )
+    this.#aborts = new Aborts((publishes, reason) => this.#aborted(publishes, reason))
+    this.#unwatch = connection.onChange(pump)
   }
 
   /** Starts opening the channel, without waiting for it. */
   start(): void {
     if (this.#started) return
     this.#started = true
-    this.#keeper.keep()
+    this.#channel.start()
   }
 
   get problem(): string | undefined {
-    return this.#started ? this.#keeper.problem : undefined
+    return this.#started ? this.#channel.problem : undefined
   }
 
   /** Publishes not ended yet. */
@@ -171,6 +136,29 @@ export class Publisher {
     this.#enqueue(asker, message, options, this.#taken())
   }
 
+  /** Waits until less than a window's messages wait to be sent; for callers who publish many. */
+  async room(): Promise<void> {
+    while (this.crowded && !this.#closing) await this.#backpressure.change()
+  }
+
+  /** A window's messages wait to be sent. */
+  get crowded(): boolean {
+    return this.#backpressure.crowded
+  }
+
+  /** Stops taking, waits for answers at most `drainMs`, gives up on the rest, closes the channel. */
+  async close(drainMs: number): Promise<void> {
+    this.#closing = true
+    const until = performance.now() + drainMs
+    while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until)
+      await this.#backpressure.changeBy(until)
+    for (const pending of this.#confirms.open) this.#confirms.giveUp(pending, 'the producer was closed', true)
+    this.#deadlines.stop()
+    this.#unwatch()
+    await this.#channel.close()
+    this.#backpressure.changed()
+  }
+
   #taken(): Taken {
     this.start()
     return { at: performance.now(), late: this.#closing }
@@ -184,32 +172,7 @@ export class Publisher {
       asker.failed(error)
     }
     this.#preparing--
-    this.#tell()
-  }
-
-  /** Waits until less than a window's messages wait to be sent; for callers who publish many. */
-  async room(): Promise<void> {
-    while (this.crowded && !this.#closing) await new Promise<void>((resolve) => this.#changes.add(resolve))
-  }
-
-  /** A window's messages wait to be sent. */
-  get crowded(): boolean {
-    const { windowMessages, windowBytes, maxWaiting } = this.#options
-    const { waitingCount, waitingBytes } = this.#confirms
-    return waitingCount >= Math.min(windowMessages, maxWaiting) || waitingBytes >= windowBytes
-  }
-
-  /** Stops taking, waits for answers at most `drainMs`, gives up on the rest, closes the channel. */
-  async close(drainMs: number): Promise<void> {
-    this.#closing = true
-    const until = performance.now() + drainMs
-    while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until) await this.#change(until)
-    this.#giveUpAll(() => true, 'the producer was closed', true)
-    clearTimeout(this.#sweeper)
-    clearTimeout(this.#renewal)
-    this.#unwatch()
-    await this.#keeper.close()
-    this.#tell()
+    this.#backpressure.changed()
   }
 
   #enqueue(asker: Asker, message: Encoded, options: SendOptions, { at, late }: Taken): void {
@@ -222,8 +185,8 @@ export class Publisher {
       return
     }
     this.#confirms.add(publish)
-    if (signal) this.#abortWith(publish, signal)
-    if (publish.deadlineAt < this.#sweepAt) this.#sweepBy(publish.deadlineAt)
+    if (signal) this.#aborts.add(publish, signal)
+    this.#deadlines.add(publish)
     this.#pump()
   }
 
@@ -235,74 +198,40 @@ export class Publisher {
       return { outcome: 'not-sent', why: 'its signal was aborted', retryable: true, cause: signal.reason }
     if (performance.now() >= deadlineAt)
       return { outcome: 'not-sent', why: 'the deadline passed before it could be sent', retryable: true }
-    const full = this.#full(message.content.length)
+    const full = this.#backpressure.refusal(message.content.length)
     return full ? { outcome: 'not-sent', why: full, retryable: true } : undefined
-  }
-
-  #full(bytes: number): string | undefined {
-    const { maxWaiting, maxWaitingBytes = Number.POSITIVE_INFINITY } = this.#options
-    const { waitingCount, waitingBytes } = this.#confirms
-    if (waitingCount >= maxWaiting)
-      return `${maxWaiting} publishes wait already (maxWaiting): slow down, or use publishMany()`
-    if (waitingCount > 0 && waitingBytes + bytes > maxWaitingBytes)
-      return `publishes of ${waitingBytes} bytes wait already (maxWaitingBytes): slow down, or use publishMany()`
-    return undefined
-  }
-
-  /** Waits until something was sent or settled, at most until the given time. */
-  async #change(until: number): Promise<void> {
-    const change = deferred()
-    this.#changes.add(() => change.resolve())
-    await within(change.promise, until - performance.now(), () => new Closed('')).catch(() => {})
   }
 
   /** Writes whatever may be written now. */
   #pump(): void {
-    const { fatal, blockedReason } = this.#connection
-    if (fatal) this.#giveUpAll((p) => p.phase !== 'sent', fatal.message, false, fatal)
-    const channel = this.#keeper.channel
-    if (fatal || !channel || blockedReason !== undefined || this.#renews()) return
+    if (this.#fatal()) return
+    const channel = this.#channel.ready()
+    if (!channel) return
     for (let pending = this.#confirms.next(); pending; pending = this.#confirms.next()) {
       if (!this.#send(channel, pending)) return
     }
-    for (const exchange of this.#confirms.heldExchanges) void this.#ask(exchange, channel)
-    if (this.#changes.size > 0) this.#tell()
+    this.#exchanges.askForHeld()
+    this.#backpressure.changed()
   }
 
-  /** A publish to a missing exchange closes the channel and voids the confirms of its neighbours: ask first. */
-  async #ask(exchange: string, channel: ConfirmChannel): Promise<void> {
-    if (this.#checking.has(exchange)) return
-    this.#checking.add(exchange)
-    try {
-      await this.#check(exchange)
-      if (channel === this.#keeper.channel) this.#confirms.exchangeKnown(exchange)
-    } catch (cause) {
-      const final = cause instanceof ResourceMissing || cause instanceof PermissionRefused
-      if (final) this.#confirms.exchangeRefused(exchange, cause.message, cause)
-      else await pause(CHECK_PAUSE_MS, undefined, true)
-    }
-    this.#checking.delete(exchange)
-    this.#pump()
-  }
-
-  async #check(exchange: string): Promise<void> {
-    const refused = this.#refused.get(exchange)
-    if (refused && performance.now() < refused.until) throw refused.error
-    this.#refused.delete(exchange)
-    const doing = `publish to exchange "${exchange}"`
-    await this.#connection.withChannel((channel) => this.#connection.rpc(doing, () => channel.checkExchange(exchange)))
+  /** @returns true when the connection will never open (again): what is not on the wire has failed then */
+  #fatal(): boolean {
+    const { fatal } = this.#connection
+    if (!fatal) return false
+    for (const pending of this.#confirms.open)
+      if (pending.phase !== 'sent') this.#confirms.giveUp(pending, fatal.message, false, fatal)
+    return true
   }
 
   /** @returns false when the channel turned out to be closed: a new one is built, and the pump runs again then */
   #send(channel: ConfirmChannel, pending: Pending): boolean {
     try {
-      const { message, mandatory } = pending
-      publishOn(channel, { message, mandatory, headers: headersOf(message) }, (error) => this.#answered(pending, error))
+      this.#channel.send(channel, pending, (error) => this.#answered(pending, error))
       return true
     } catch (error) {
       const closed = (error as Error).name === 'IllegalOperationError'
       this.#confirms.notSent(pending)
-      if (closed) this.#keeper.rebuild(error as Error)
+      if (closed) this.#channel.rebuild(error as Error)
       else this.#confirms.giveUp(pending, `it cannot be encoded: ${(error as Error).message}`, false, error)
       return !closed
     }
@@ -311,31 +240,11 @@ export class Publisher {
   #answered(pending: Pending, error: Error | null): void {
     const answer = error === null ? 'ack' : error.message === 'message nacked' ? 'nack' : 'lost'
     const again = this.#confirms.answered(pending, answer)
-    const { exchange, routingKey } = pending.message
-    if (answer === 'ack') this.#refusals.acked(exchange, routingKey)
-    else if (answer === 'nack' && this.#refusals.nacked(exchange, routingKey, performance.now())) this.#renewSoon()
+    if (answer === 'ack') this.#channel.acked(pending.message)
+    else if (answer === 'nack') this.#channel.nacked(pending.message)
     if (again && answer === 'nack' && pending.failsOnNack) this.#confirms.giveUp(pending, NACKED, true)
     else if (again) this.#resend(pending, answer)
     if (answer !== 'lost') this.#pump()
-  }
-
-  /** To renew the channel with publishes on the wire would void their confirms: when there are none, or not now. */
-  #renewSoon(): void {
-    this.#renewal ??= setTimeout(() => {
-      this.#renewal = undefined
-      this.#pump()
-    }, RENEW_WITHIN_MS).unref()
-  }
-
-  /** @returns true while nothing may be sent: the channel is about to be another one */
-  #renews(): boolean {
-    if (!this.#renewal) return false
-    // Until the keeper tells that the old channel is gone, nothing goes out on it, a publish of this very moment included.
-    if (this.#confirms.onWire === 0)
-      this.#keeper.rebuild(
-        new ChannelLost('the broker refused all publishes to a target for long: a new channel may be heard'),
-      )
-    return true
   }
 
   #resend(pending: Pending, answer: string): void {
@@ -349,82 +258,19 @@ export class Publisher {
     })
   }
 
-  #listen(channel: ConfirmChannel): void {
-    channel.on('error', (error) => this.#blame(error))
-    channel.on('return', ({ properties, fields }) => {
-      const { replyCode, replyText } = fields as unknown as { replyCode: number; replyText: string }
-      const ours = this.#confirms.markReturned(idOf(properties), { code: replyCode, text: replyText })
-      if (!ours) this.#keeper.rebuild(new Error(`the broker returned a message that is not ours: ${replyText}`))
-    })
-  }
-
-  /** The broker closes the channel over one publish; find out which. */
-  #blame(error: Error & { readonly classId?: number; readonly methodId?: number }): void {
-    if (error.classId !== BASIC_PUBLISH.classId || error.methodId !== BASIC_PUBLISH.methodId) return
-    const { exchange, cause } = refusedExchange(error)
-    if (exchange !== undefined && cause instanceof PermissionRefused)
-      this.#refused.set(exchange, { until: performance.now() + REFUSED_MS, error: cause })
-    this.#confirms.blame(cause, exchange)
-  }
-
-  /** One listener per signal, however many publishes share it: Node warns of a leak from the eleventh. */
-  #abortWith(publish: Publish, signal: AbortSignal): void {
-    publish.abortable = this.#abortable.get(signal) ?? this.#watch(signal)
-    publish.abortable.pending.add(publish)
-  }
-
-  #watch(signal: AbortSignal): Abortable {
-    const pending = new Set<Pending>()
-    const abort = () => {
-      for (const one of [...pending]) this.#confirms.giveUp(one, 'its signal was aborted', true, signal.reason)
-      this.#pump()
-    }
-    const end = () => {
-      signal.removeEventListener('abort', abort)
-      this.#abortable.delete(signal)
-    }
-    signal.addEventListener('abort', abort, { once: true })
-    const group = { pending, end }
-    this.#abortable.set(signal, group)
-    return group
-  }
-
-  #giveUpAll(which: (pending: Pending) => boolean, why: string, retryable: boolean, cause?: unknown): void {
-    for (const pending of this.#confirms.open.filter(which)) this.#confirms.giveUp(pending, why, retryable, cause)
-  }
-
-  /** One timer for all deadlines. */
-  #sweepBy(at: number): void {
-    clearTimeout(this.#sweeper)
-    this.#sweepAt = at
-    this.#sweeper = setTimeout(() => this.#sweep(), Math.min(MAX_TIMER_MS, Math.max(0, at - performance.now())))
-    this.#sweeper.unref()
-  }
-
-  #sweep(): void {
-    const now = performance.now()
-    let next = Number.POSITIVE_INFINITY
-    for (const pending of this.#confirms.open) {
-      if (pending.deadlineAt <= now) this.#confirms.giveUp(pending, this.#whyLate(pending), true)
-      else next = Math.min(next, pending.deadlineAt)
-    }
-    this.#sweepAt = Number.POSITIVE_INFINITY
-    if (Number.isFinite(next)) this.#sweepBy(next)
+  #aborted(publishes: readonly Pending[], reason: unknown): void {
+    for (const pending of publishes) this.#confirms.giveUp(pending, 'its signal was aborted', true, reason)
     this.#pump()
   }
 
-  #whyLate(pending: Pending): string {
-    const waited = `the deadline passed after ${Math.round(performance.now() - pending.startedAt)} ms`
-    const problems = [...this.#connection.problems, ...(this.#keeper.problem ? [this.#keeper.problem] : [])]
-    if (problems.length > 0) return `${waited}: ${problems[0]}`
-    if (pending.nacked) return `${waited}: the broker refused it (nack) each time; the queue may be full`
-    return pending.phase === 'sent'
-      ? `${waited} without an answer from the broker`
-      : `${waited} ${WAITED_FOR[pending.phase]}`
+  #late(publishes: readonly Pending[]): void {
+    const problem = this.#connection.problems[0] ?? this.#channel.problem
+    for (const pending of publishes) this.#confirms.giveUp(pending, whyLate(pending, problem), true)
+    this.#pump()
   }
 
   readonly #settled = (publish: Publish, end: PublishEnd): void => {
-    leave(publish)
+    this.#aborts.leave(publish)
     const { events } = this.#connection.options
     if (end.outcome === 'confirmed') {
       if (events.wanted('publish.confirmed'))
@@ -432,72 +278,10 @@ export class Publisher {
       const { messageId, transactionId } = publish.message
       publish.asker.confirmed({ outcome: 'confirmed', messageId, transactionId, sends: publish.sends })
     } else {
-      const error = failure(publish, end)
+      const error = publishFailed(publish, end)
       events.emit('publish.failed', { ...named(publish), outcome: end.outcome, error })
       publish.asker.failed(error)
     }
-    if (this.#changes.size > 0) this.#tell()
+    this.#backpressure.changed()
   }
-
-  #tell(): void {
-    const listeners = [...this.#changes]
-    this.#changes.clear()
-    for (const listener of listeners) listener()
-  }
-}
-
-const WAITED_FOR: Readonly<Record<string, string>> = {
-  behind: 'while another publish of the same id had no answer',
-  held: 'while the broker did not say whether the exchange exists',
-  waiting: 'while it waited for room in the window of unanswered publishes',
-}
-
-/** The last of a signal's publishes takes the listener with it. */
-function leave(publish: Publish): void {
-  const { abortable } = publish
-  if (abortable?.pending.delete(publish) && abortable.pending.size === 0) abortable.end()
-}
-
-function named({ message, sends }: Pending) {
-  const { messageId, transactionId, exchange, routingKey } = message
-  return { messageId, transactionId, exchange, routingKey, sends }
-}
-
-function idOf({ messageId, headers }: { messageId?: unknown; headers?: Record<string, unknown> | undefined }): string {
-  const own = headers?.[HEADER.publishId]
-  return typeof own === 'string' ? own : String(messageId)
-}
-
-/** A message of a foreign producer may have no message id of its own: without a name its return would pass for a confirm. */
-function headersOf({ messageId, properties }: Encoded): Record<string, unknown> {
-  return properties.messageId === messageId
-    ? properties.headers
-    : { ...properties.headers, [HEADER.publishId]: messageId }
-}
-
-const ADVICE = {
-  returned:
-    'No copy was stored. Is there such a queue, or one bound to this exchange with this routing key? Only a producer may publish what nobody needs, with mandatory: false.',
-  nacked: 'Other queues bound to the same key may hold a copy. Repeat it with the same messageId.',
-  unknown: 'It may be stored. Repeat it with the same messageId: consumers drop the copy.',
-  'not-sent': 'Nothing was sent.',
-}
-
-function failure(pending: Pending, end: Failure): PublishFailed {
-  const advice = end.outcome === 'nacked' && !end.retryable ? 'No copy of this send was stored.' : ADVICE[end.outcome]
-  const { messageId, transactionId, exchange, routingKey } = pending.message
-  const target = exchange === '' ? `queue "${routingKey}"` : `exchange "${exchange}" with routing key "${routingKey}"`
-  return new PublishFailed(
-    {
-      outcome: end.outcome,
-      messageId,
-      transactionId,
-      exchange,
-      routingKey,
-      sends: pending.sends,
-      retryable: end.retryable,
-    },
-    `message ${messageId} to ${target} was not published (${end.outcome}): ${end.why}. ${advice}`,
-    end.cause === undefined ? undefined : { cause: end.cause },
-  )
 }

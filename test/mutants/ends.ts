@@ -3,6 +3,8 @@
 import { type Mutant, tests } from './mutant.ts'
 
 const CONFIRMS = 'lib/producer/confirms.ts'
+const PENDING = 'lib/producer/pending.ts'
+const PUBLISHER_CHANNEL = 'lib/producer/publisher-channel.ts'
 const GATHER = 'lib/connection/gather-messages.ts'
 const GATHER_TESTS = 'test/connection/gather-messages.test.ts'
 const PROCESSOR = 'lib/consumer/processor.ts'
@@ -15,7 +17,7 @@ export const endsMutants: readonly Mutant[] = [
   {
     name: 'confirm-on-return',
     breaks: 'a message that no queue took counts as confirmed',
-    file: CONFIRMS,
+    file: PENDING,
     from: "if (!returned) return { outcome: 'confirmed' }",
     to: "if (returned !== null) return { outcome: 'confirmed' }",
     tests: EVERY_HISTORY,
@@ -23,7 +25,7 @@ export const endsMutants: readonly Mutant[] = [
   {
     name: 'confirm-forgets-doubt',
     breaks: 'a publish given up while unanswered says that nothing was sent',
-    file: CONFIRMS,
+    file: PENDING,
     from: "const doubtful = pending.phase === 'sent' || pending.inDoubt",
     to: 'const doubtful = pending.inDoubt',
     tests: EVERY_HISTORY,
@@ -55,7 +57,7 @@ export const endsMutants: readonly Mutant[] = [
   {
     name: 'return-ignored',
     breaks: 'what the broker returns is not heard of, and its ack is taken for a confirm',
-    file: 'lib/producer/publisher.ts',
+    file: PUBLISHER_CHANNEL,
     from: "channel.on('return', ({ properties, fields }) => {",
     to: "channel.on('returned', ({ properties, fields }) => {",
     tests: EVERY_BROKER('every order of few steps'),
@@ -63,7 +65,7 @@ export const endsMutants: readonly Mutant[] = [
   {
     name: 'renewed-under-publishes',
     breaks: 'publishes of the turn in which the channel is renewed go out on the old one, and their confirms are void',
-    file: 'lib/producer/publisher.ts',
+    file: PUBLISHER_CHANNEL,
     from: 'if (this.#confirms.onWire === 0)\n',
     to: 'if (this.#confirms.onWire > 0) return true\n    this.#renewal = void clearTimeout(this.#renewal)\n',
     tests: EVERY_BROKER('the last nack has just come'),

@@ -2,7 +2,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { type Asked, Confirms, Pending, type PublishEnd } from '../../lib/producer/confirms.ts'
+import { Confirms } from '../../lib/producer/confirms.ts'
+import { type Asked, Pending, type PublishEnd } from '../../lib/producer/pending.ts'
 
 const WINDOW = { windowMessages: 2, windowBytes: 100 }
 /** Two publishes of one id, one to another exchange, a small one, and one larger than the window. */
