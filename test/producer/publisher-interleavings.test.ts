@@ -6,8 +6,8 @@
 //   ack and nack with `multiple`             here          here              here         here              here
 //   channel lost, then the next one          here, confirms.test.ts, all columns
 //   refused by closing the channel           here, confirms.test.ts, all columns
-//   deadline, abort                          here; give-up at any point: confirms.test.ts
-//   exchange held, known, refused            confirms.test.ts; on a real broker: outcomes.test.ts
+//   deadline, abort                          here; give-up at any point: confirms.test.ts; when: deadlines.test.ts, aborts.test.ts
+//   exchange held, known, refused            confirms.test.ts; when: exchange-check.test.ts; on a real broker: outcomes.test.ts
 //   blocked; nothing written meanwhile       here; on a real broker: faults.test.ts
 //   a message that cannot be encoded         here; on a real broker: outcomes.test.ts
 //   a queue refused until a new channel      here, all columns, and in one turn with all others; when: refusals.test.ts
