@@ -2,7 +2,7 @@
 
 // retry
 export { type Backoff, type ExponentialOptions, exponential, fixed, steps } from './backoff.ts'
-export type { TlsOptions } from './connection/connection.ts'
+export type { TlsOptions } from './connection/connection-options.ts'
 // consumer
 export type { Bind, ConsumeOptions } from './consume.ts'
 export type { Consumer } from './consumer/consumer.ts'

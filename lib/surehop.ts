@@ -3,7 +3,8 @@
  * one for publishing and one for consuming (a memory alarm freezes every channel of a publishing connection, acks included).
  */
 import { hostname } from 'node:os'
-import { Connection, type TlsOptions } from './connection/connection.ts'
+import { Connection } from './connection/connection.ts'
+import type { TlsOptions } from './connection/connection-options.ts'
 import { type ConsumeOptions, createConsumer } from './consume.ts'
 import type { Consumer } from './consumer/consumer.ts'
 import type { Handler } from './consumer/handler.ts'

@@ -1,5 +1,5 @@
 /**
- * Keeps one connection to the broker, with amqp-connection-manager as its supervisor.
+ * Keeps one connection to the broker, and opens channels on it.
  *
  *     connecting ──▶ open ⇄ (blocked) ──lost──▶ connecting ... ──▶ closed
  *         └──refused for good──▶ failed
@@ -12,44 +12,13 @@
  * Emits connection.state, connection.blocked, connection.unblocked.
  */
 import { EventEmitter } from 'node:events'
-import { AmqpConnectionManagerClass } from 'amqp-connection-manager'
-import { type Channel, type ChannelModel, type ConfirmChannel, credentials } from 'amqplib'
+import type { Channel, ChannelModel, ConfirmChannel } from 'amqplib'
 import { deferred, within } from '../deadline.ts'
-import { Closed, type ConnectionRefused, InvalidOption, type SurehopError } from '../errors.ts'
-import type { Events } from '../observability/events.ts'
-import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
-import { keepNumbers, type NumberedConnection } from './channel-numbers.ts'
-import { type FrameReader, withoutDeepHeaders } from './deep-headers.ts'
-import { type GatherableConnection, gatherMessages } from './gather-messages.ts'
-import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
-import { brokerTimeout, explain, notConnected, permanentRefusal, redactUrl } from './refusal.ts'
-
-/** TLS material for `amqps://` URLs, as Node's `tls.connect` takes it. */
-export interface TlsOptions {
-  readonly ca?: string | Buffer | readonly (string | Buffer)[]
-  readonly cert?: string | Buffer
-  readonly key?: string | Buffer
-  readonly pfx?: string | Buffer
-  readonly passphrase?: string
-  readonly servername?: string
-  /** Log in as the certificate's subject (the broker's EXTERNAL mechanism) instead of by password. Default false. */
-  readonly external?: boolean
-}
-
-/** How a connection is kept. All durations in ms. */
-export interface ConnectionOptions {
-  readonly urls: readonly string[]
-  /** What it is for, e.g. `publish`: shown by the broker and in events. */
-  readonly role: string
-  readonly service: string
-  readonly heartbeatSeconds: number
-  readonly handshakeTimeoutMs: number
-  readonly rpcTimeoutMs: number
-  readonly reconnectBaseMs: number
-  readonly reconnectCapMs: number
-  readonly tls?: TlsOptions | undefined
-  readonly events: Events
-}
+import { Closed, type ConnectionRefused, type SurehopError } from '../errors.ts'
+import { Attempts } from './attempts.ts'
+import type { ConnectionOptions } from './connection-options.ts'
+import { brokerTimeout, explain, notConnected, redactUrl } from './refusal.ts'
+import { Supervisor } from './supervisor.ts'
 
 type State =
   | { readonly name: 'connecting'; readonly lastError: Error | undefined }
@@ -57,35 +26,24 @@ type State =
   | { readonly name: 'failed'; readonly error: ConnectionRefused }
   | { readonly name: 'closed' }
 
-/** So many permanent refusals in a row end a connection that was open before (a password was rotated). */
-const REFUSALS_UNTIL_FAILED = 10
-const CLOSE_TIMEOUT_MS = 2_000
-
 /** One supervised connection to the broker. */
 export class Connection {
   readonly options: ConnectionOptions
-  readonly #manager: AmqpConnectionManagerClass
+  readonly #supervisor: Supervisor
+  readonly #attempts: Attempts
   readonly #changed = new EventEmitter().setMaxListeners(0)
-  /** Ends the latest socket of this connection, also one that still shakes hands. */
-  #socket = new AbortController()
   #state: State = { name: 'connecting', lastError: undefined }
-  #everOpen = false
-  #failures = 0
-  #attempts = 0
-  #refusals = 0
-  #refusal: ConnectionRefused | undefined
 
   constructor(options: ConnectionOptions) {
     this.options = options
-    this.#manager = createManager(options, () => this.#nextSocket())
-    this.#manager.on('connect', ({ connection, url }) =>
-      this.#opened(connection as unknown as ChannelModel, String(url)),
-    )
-    this.#manager.on('connectFailed', ({ err, url }) => this.#failed(err, String(url ?? options.urls[0])))
-    this.#manager.on('disconnect', ({ err }) => this.#lost(err))
-    this.#manager.on('blocked', ({ reason }) => this.#blocked(reason))
-    this.#manager.on('unblocked', () => this.#blocked(undefined))
-    this.#manager.connect().catch(() => {})
+    this.#attempts = new Attempts(options)
+    this.#supervisor = new Supervisor(options, {
+      opened: (model, url) => this.#opened(model, url),
+      failed: (error, url) => this.#failed(error, url),
+      lost: (error) => this.#lost(error),
+      blocked: (reason) => this.#blocked(reason),
+    })
+    this.#supervisor.start()
   }
 
   /** Why this connection is not fit to work now; empty when it is. */
@@ -213,80 +171,34 @@ export class Connection {
   /** Closes for good; bounded in time, harmless when repeated. */
   async close(): Promise<void> {
     if (this.#state.name === 'closed') return
-    const before = this.#state
+    const wasOpen = this.#state.name === 'open'
     this.#become({ name: 'closed' })
-    if (before.name !== 'open') this.#socket.abort()
-    await within(this.#endManager(), CLOSE_TIMEOUT_MS, () =>
-      brokerTimeout('close the connection', CLOSE_TIMEOUT_MS),
-    ).catch(() => {})
-    this.#socket.abort()
-  }
-
-  /** One signal per attempt: a socket that failed does not let go of its signal. */
-  #nextSocket(): AbortSignal {
-    this.#socket = new AbortController()
-    if (this.#state.name === 'closed') this.#socket.abort()
-    return this.#socket.signal
-  }
-
-  /** The supervisor ends only after its next pause, so that pause must be short. */
-  #endManager(): Promise<unknown> {
-    this.#manager.reconnectTimeInSeconds = 0.001
-    return this.#manager.close()
+    await (wasOpen ? this.#supervisor.close() : this.#supervisor.abort())
   }
 
   #opened(model: ChannelModel, url: string): void {
     if (this.#state.name === 'closed') return
-    this.#everOpen = true
-    this.#failures = 0
-    this.#attempts = 0
-    this.#refusals = 0
-    this.#refusal = undefined
-    const inner = model.connection as unknown as { readonly stream: GatherableSocket } & Partial<FrameReader> &
-      Partial<GatherableConnection & NumberedConnection>
-    gatherWrites(inner.stream)
-    gatherMessages(inner)
-    keepNumbers(inner)
-    withoutDeepHeaders(inner)
+    this.#attempts.opened()
     this.#become({ name: 'open', model, url: redactUrl(url), blocked: undefined })
   }
 
   #failed(error: Error, url: string): void {
     if (this.#state.name === 'closed' || this.#state.name === 'failed') return
-    this.#backOff()
-    const refusal = permanentRefusal(error, url)
-    this.#attempts++
-    if (refusal) this.#refusal = refusal
-    if (refusal && refusal.reason !== 'vhost') this.#refusals++
-    if (this.#refusal && this.#hopeless()) this.#giveUp(this.#refusal)
-    else this.#become({ name: 'connecting', lastError: this.#refusal ?? error }, refusal ?? error)
-  }
-
-  /**
-   * Before the first opening: every URL was tried, and one refused. Later: refused again and again, and not over the virtual
-   * host, since the broker's reason is not handed on there and may be a limit or a restart.
-   */
-  #hopeless(): boolean {
-    if (this.#everOpen) return this.#refusals >= REFUSALS_UNTIL_FAILED
-    return this.#attempts % this.options.urls.length === 0
+    this.#supervisor.pauseFor(this.#attempts.nextPauseMs())
+    const attempt = this.#attempts.failed(error, url)
+    if (attempt.final) this.#giveUp(attempt.final)
+    else this.#become({ name: 'connecting', lastError: attempt.lastError }, attempt.error)
   }
 
   #giveUp(error: ConnectionRefused): void {
     this.#become({ name: 'failed', error }, error)
-    this.#endManager().catch(() => {})
+    this.#supervisor.end().catch(() => {})
   }
 
   #lost(error: Error | undefined): void {
     if (this.#state.name === 'closed') return
-    this.#backOff()
+    this.#supervisor.pauseFor(this.#attempts.nextPauseMs())
     this.#become({ name: 'connecting', lastError: error }, error)
-  }
-
-  /** Full jitter between reconnects; the supervisor reads this before each wait. The first one is quick. */
-  #backOff(): void {
-    const { reconnectBaseMs, reconnectCapMs } = this.options
-    const ceiling = Math.min(reconnectCapMs, reconnectBaseMs * 2 ** Math.min(this.#failures++, 20))
-    this.#manager.reconnectTimeInSeconds = (ceiling * (0.5 + Math.random() / 2)) / 1_000
   }
 
   #blocked(reason: string | undefined): void {
@@ -313,51 +225,6 @@ export class Connection {
     if (state.name === 'closed') return new Closed(`the ${this.options.role} connection is closed`)
     return notConnected(state.name === 'connecting' ? state.lastError : undefined, this.options.urls, ms)
   }
-}
-
-function createManager(options: ConnectionOptions, nextSignal: () => AbortSignal): AmqpConnectionManagerClass {
-  for (const url of options.urls) checkUrl(url)
-  const { external, ...tls } = options.tls ?? {}
-  checkOptions('tls', options.tls ?? {}, TLS_RULES)
-  return new AmqpConnectionManagerClass([...options.urls], {
-    heartbeatIntervalInSeconds: options.heartbeatSeconds,
-    reconnectTimeInSeconds: options.reconnectBaseMs / 1_000,
-    // amqplib reads each option once per attempt, and hands `signal` on to the socket, which is destroyed when it fires.
-    connectionOptions: {
-      ...(tls as object),
-      ...(external ? { credentials: credentials.external() } : {}),
-      get signal() {
-        return nextSignal()
-      },
-      timeout: options.handshakeTimeoutMs,
-      noDelay: true,
-      keepAlive: true,
-      clientProperties: { connection_name: `${options.service}:${options.role}`, product: 'surehop' },
-    },
-  })
-}
-
-const material: Rule = (value) =>
-  typeof value === 'string' || value instanceof Uint8Array ? undefined : 'a string or a Buffer'
-
-/** Only these: amqplib takes options of its own from the same object, and Node would switch checking off. */
-const TLS_RULES = {
-  ca: either(material, listOf(material)),
-  cert: material,
-  key: material,
-  pfx: material,
-  passphrase: text(1_024),
-  servername: text(),
-  external: flag,
-}
-
-function checkUrl(url: string): void {
-  const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol) && new URL(url).hostname !== ''
-  if (ok) return
-  throw new InvalidOption(
-    'expected amqp to be a URL like amqp://user:password@host:5672/vhost, got something else (not shown: it may hold a ' +
-      'password). Characters such as / # ? % @ in a password must be percent-encoded, see encodeURIComponent()',
-  )
 }
 
 /** Closes a channel, whatever its state; bounded in time, never throws. */

@@ -1,0 +1,60 @@
+/** What can be said to a connection, checked before anything is dialled. Pure. */
+import { InvalidOption } from '../errors.ts'
+import type { Events } from '../observability/events.ts'
+import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
+
+/** TLS material for `amqps://` URLs, as Node's `tls.connect` takes it. */
+export interface TlsOptions {
+  readonly ca?: string | Buffer | readonly (string | Buffer)[]
+  readonly cert?: string | Buffer
+  readonly key?: string | Buffer
+  readonly pfx?: string | Buffer
+  readonly passphrase?: string
+  readonly servername?: string
+  /** Log in as the certificate's subject (the broker's EXTERNAL mechanism) instead of by password. Default false. */
+  readonly external?: boolean
+}
+
+/** How a connection is kept. All durations in ms. */
+export interface ConnectionOptions {
+  readonly urls: readonly string[]
+  /** What it is for, e.g. `publish`: shown by the broker and in events. */
+  readonly role: string
+  readonly service: string
+  readonly heartbeatSeconds: number
+  readonly handshakeTimeoutMs: number
+  readonly rpcTimeoutMs: number
+  readonly reconnectBaseMs: number
+  readonly reconnectCapMs: number
+  readonly tls?: TlsOptions | undefined
+  readonly events: Events
+}
+
+const material: Rule = (value) =>
+  typeof value === 'string' || value instanceof Uint8Array ? undefined : 'a string or a Buffer'
+
+/** Only these: amqplib takes options of its own from the same object, and Node would switch checking off. */
+const TLS_RULES = {
+  ca: either(material, listOf(material)),
+  cert: material,
+  key: material,
+  pfx: material,
+  passphrase: text(1_024),
+  servername: text(),
+  external: flag,
+}
+
+/** @throws InvalidOption, which never shows a URL */
+export function checkConnectionOptions({ urls, tls }: ConnectionOptions): void {
+  for (const url of urls) checkUrl(url)
+  checkOptions('tls', tls ?? {}, TLS_RULES)
+}
+
+function checkUrl(url: string): void {
+  const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol) && new URL(url).hostname !== ''
+  if (ok) return
+  throw new InvalidOption(
+    'expected amqp to be a URL like amqp://user:password@host:5672/vhost, got something else (not shown: it may hold a ' +
+      'password). Characters such as / # ? % @ in a password must be percent-encoded, see encodeURIComponent()',
+  )
+}
