@@ -3,8 +3,10 @@
  *
  *     starting ──▶ running ⇄ paused (broker or database out of reach) ──▶ closing ──▶ closed
  *
- *     one turn of the loop, nothing of it ever overlapping:   record failures ──▶ lease ──▶ upkeep ──▶ read ──▶ rest
- *     beside it, all the time:                                publish what the book lets fly; clear what is confirmed
+ *     one loop (relay-loop.ts), nothing of it ever overlapping:   record failures ──▶ lease ──▶ upkeep ──▶ read ──▶ rest
+ *     beside it, all the time:                                    publish what the book lets fly; clear what is confirmed
+ *
+ * This file puts the parts together, starts and closes them, and hands on what one has to tell the others.
  *
  * Promises: a committed row is published at least once, with its ids, and taken out only when confirmed and routed; no transaction
  * is open while we talk to the broker; the rows of a key arrive first in the order of their commits, whatever the number of relays; keys
@@ -32,13 +34,16 @@ import { checkSchema } from '../sql/migrate.ts'
 import { explainSql } from '../sql/trouble.ts'
 import type { DelayRoute } from '../topology/delay.ts'
 import { HINT_CHANNEL } from './hints.ts'
-import { Book, type Failure } from './relay-book.ts'
+import { Book } from './relay-book.ts'
 import { Clearing } from './relay-clearing.ts'
+import { Condition } from './relay-condition.ts'
 import { Flights } from './relay-flights.ts'
 import { Listener } from './relay-listener.ts'
+import { Loop } from './relay-loop.ts'
 import { checkRelayOptions, type RelayOptions, type SettledRelayOptions } from './relay-options.ts'
-import { Pace, pauseAfter } from './relay-pace.ts'
+import { Pace } from './relay-pace.ts'
 import { Reading } from './relay-reading.ts'
+import { Recording } from './relay-recording.ts'
 import { Sender } from './relay-send.ts'
 import { type Ask, askOf, PER_KEY, type RelayedRow, RelayTable } from './relay-table.ts'
 import { Upkeep } from './relay-upkeep.ts'
@@ -56,11 +61,8 @@ export interface RelayParts {
   readonly onClosed: () => void
 }
 
-type State = 'starting' | 'running' | 'paused' | 'closing' | 'closed'
-
 /** Of the window: what is worth a statement at once while there is much to do. */
 const PART = 4
-const NEVER = Number.POSITIVE_INFINITY
 
 /** Sends the rows of one outbox. Made by `surehop.relay()`. */
 export class Relay {
@@ -71,25 +73,17 @@ export class Relay {
   readonly #events: Events
   readonly #pace: Pace
   readonly #book: Book<RelayedRow>
-  readonly #table: RelayTable
   readonly #shards: Shards
-  readonly #sender: Sender
   readonly #publisher: Publisher
-  readonly #flights: Flights
+  readonly #condition: Condition
   readonly #clearing: Clearing
   readonly #reading: Reading
+  readonly #recording: Recording
   readonly #upkeep: Upkeep
+  readonly #loop: Loop
   readonly #listener: Listener
   readonly #unwatch: (() => void)[] = []
-  #state: State = 'starting'
-  /** Why the database cannot be asked, as the loop and the clearing found. */
-  readonly #database: { loop: Error | undefined; clearing: Error | undefined } = {
-    loop: undefined,
-    clearing: undefined,
-  }
-  #brokerLostAt: number | undefined
-  #drainUntil = NEVER
-  #loop: Promise<void> | undefined
+  #turning: Promise<void> | undefined
   #closed: Promise<void> | undefined
 
   /** Use `surehop.relay()`. */
@@ -107,19 +101,25 @@ export class Relay {
     const shards = new Shards({ ask, name, schema, owner, leaseMs, inHand: (shard) => book.has(shard) })
     const window = { windowMessages, windowBytes, maxWaiting: Number.MAX_SAFE_INTEGER }
     this.#publisher = new Publisher(parts.connection, window)
-    this.#sender = this.#makeSender()
-    this.#flights = this.#makeFlights(book)
-    const onRead = () => this.#flights.pump()
+    const sender = this.#makeSender()
+    const condition = new Condition({ events, outbox: name, sender, leaseMs, doing: this.#doing })
+    const flights = this.#makeFlights(book, sender)
+    const onRead = () => flights.pump()
+    const reading = new Reading({ book, table, shards, pace, many, pollMs, onRead })
     const [onCleared, onProblem] = [this.#cleared.bind(this), this.#clearingFailed.bind(this)]
     this.#clearing = new Clearing({ book, table, many, onCleared, onProblem })
-    this.#reading = new Reading({ book, table, shards, pace, many, pollMs, onRead })
+    const recording = new Recording({ book, table, reading, events, outbox: name })
     const upkeepOf = { ask, table, events, name, schema, keepSentMs, backlogEveryMs }
-    this.#upkeep = new Upkeep({ ...upkeepOf, shards: () => shards.reading })
+    const upkeep = new Upkeep({ ...upkeepOf, shards: () => shards.reading })
+    this.#loop = new Loop({ condition, book, shards, flights, recording, reading, upkeep, pace })
     this.#listener = new Listener(pool, `${schema}.${name}`, this.#hints())
     this.#pace = pace
     this.#book = book
-    this.#table = table
     this.#shards = shards
+    this.#condition = condition
+    this.#reading = reading
+    this.#recording = recording
+    this.#upkeep = upkeep
   }
 
   /**
@@ -127,8 +127,8 @@ export class Relay {
    * by the command, make no instance unfit.
    */
   get problems(): readonly string[] {
-    if (this.#state === 'closed') return []
-    const problem = this.#problem
+    if (this.#condition.isClosed) return []
+    const { problem } = this.#condition
     const paused = problem === undefined ? [] : [`the relay of outbox "${this.name}" is paused: ${problem}`]
     const channel = this.#publisher.problem
     return [...paused, ...(channel === undefined ? [] : [channel]), ...this.#upkeep.problems]
@@ -136,7 +136,7 @@ export class Relay {
 
   /** Rows that wait (backlog, held ones among them), the age of the oldest, and parked ones, as last looked up (see `backlogEveryMs`). */
   get backlog(): EventTable['outbox.backlog'] | undefined {
-    return this.#state === 'closed' ? undefined : this.#upkeep.figures
+    return this.#condition.isClosed ? undefined : this.#upkeep.figures
   }
 
   /** @throws SchemaMismatch, DatabaseUnavailable, PermissionRefused, ConnectionRefused; nothing is left open then */
@@ -144,7 +144,7 @@ export class Relay {
     try {
       await checkSchema(this.#options.pool, { schema: this.#options.schema })
       await this.#shards.create()
-      await this.#lease()
+      await this.#loop.lease()
       await this.#shards.greet()
       if (this.#closed) throw new Closed(`the relay of outbox "${this.name}" was closed while it started`)
     } catch (error) {
@@ -155,10 +155,10 @@ export class Relay {
     for (const warning of poolWarnings(this.#options.pool))
       this.#events.emit('outbox.warning', { outbox: this.name, warning })
     this.#publisher.start()
-    this.#become('running')
+    this.#condition.started()
     this.#watch()
     this.#listener.start()
-    this.#loop = this.#run()
+    this.#turning = this.#loop.run()
   }
 
   /**
@@ -174,86 +174,23 @@ export class Relay {
     return this.close()
   }
 
-  async #run(): Promise<void> {
-    for (let failures = 0; !this.#isDrained; ) {
-      try {
-        await this.#turn()
-        failures = 0
-        this.#database.loop = undefined
-      } catch (error) {
-        failures++
-        this.#database.loop = explainSql(error, this.#doing)
-      }
-      this.#judge()
-      await this.#pace.until(failures === 0 ? this.#nextAt : performance.now() + pauseAfter(failures))
-    }
+  async #close(): Promise<void> {
+    if (this.#condition.isClosed) return
+    this.#condition.closing(performance.now() + this.#parts.drainMs)
+    this.#book.dropWaiting()
+    this.#pace.wake()
+    await this.#turning
+    for (const end of this.#unwatch) end()
+    await Promise.all([this.#publisher.close(0), this.#listener.close()])
+    await this.#clearing.close()
+    await this.#recording.record().catch(() => {})
+    await this.#shards.leave().catch(() => {})
+    this.#end()
   }
 
-  async #turn(): Promise<void> {
-    if (this.#isAbandoned) return this.#abandon()
-    await this.#record()
-    if (performance.now() >= this.#shards.dueAt) await this.#lease()
-    await this.#shards.release()
-    if (this.#isClosing) return
-    await this.#upkeep.turn()
-    if (this.#mayRead && performance.now() >= this.#reading.dueAt) await this.#reading.look()
-  }
-
-  /** When the loop has something to do, unless it is woken. */
-  get #nextAt(): number {
-    if (this.#isAbandoned) return NEVER
-    const lostAt = this.#brokerLostAt === undefined ? NEVER : this.#brokerLostAt + this.#options.leaseMs
-    const common = Math.min(this.#shards.dueAt, lostAt)
-    if (this.#isClosing) return Math.min(common, this.#drainUntil)
-    const readAt = this.#mayRead ? this.#reading.dueAt : NEVER
-    const { startFrom } = this.#flights
-    return Math.min(common, readAt, startFrom > performance.now() ? startFrom : NEVER, this.#upkeep.dueAt)
-  }
-
-  get #mayRead(): boolean {
-    return this.#problem === undefined && this.#shards.isSafe
-  }
-
-  get #mayFly(): boolean {
-    return !this.#isClosing && this.#shards.isSafe && this.#problem === undefined
-  }
-
-  get #isClosing(): boolean {
-    return this.#drainUntil !== NEVER
-  }
-
-  get #isDrained(): boolean {
-    return this.#isClosing && (this.#book.flying === 0 || performance.now() >= this.#drainUntil)
-  }
-
-  /** Why nothing is sent now. */
-  get #problem(): string | undefined {
-    return (this.#database.loop ?? this.#database.clearing)?.message ?? this.#sender.problem
-  }
-
-  get #doing(): string {
-    return `relaying outbox "${this.name}" (schema "${this.#options.schema}")`
-  }
-
-  /** Tells the table what could not be sent. */
-  async #record(): Promise<void> {
-    this.#book.forget()
-    const { failures } = this.#book
-    if (failures.length === 0) return
-    await this.#table.failed(failures)
-    this.#reading.orphaned(this.#book.recorded(failures))
-    this.#reading.heldIn(Math.min(...failures.map(({ verdict }) => verdict.delayMs)))
-    for (const failure of failures) this.#tell(failure)
-  }
-
-  async #lease(): Promise<void> {
-    const fresh = await this.#shards.turn()
-    this.#book.keep(this.#shards.holds)
-    this.#flights.pump()
-    if (fresh.length === 0) return
-    this.#upkeep.tookOver()
-    this.#reading.heldIn(0)
-    this.#pace.hint('committed')
+  #end(): void {
+    this.#condition.closed()
+    this.#parts.onClosed()
   }
 
   #landed(): void {
@@ -267,20 +204,8 @@ export class Relay {
   }
 
   #clearingFailed(error: unknown): void {
-    this.#database.clearing = error === undefined ? undefined : explainSql(error, this.#doing)
-    this.#judge()
-    this.#pace.wake()
-  }
-
-  /** The broker has been out of reach for so long that others, who may reach it, shall have our share. */
-  get #isAbandoned(): boolean {
-    return !this.#isClosing && performance.now() - (this.#brokerLostAt ?? NEVER) > this.#options.leaseMs
-  }
-
-  async #abandon(): Promise<void> {
-    if (this.#shards.count === 0) return
-    this.#book.keep(() => false)
-    await this.#shards.leave()
+    this.#condition.asked('clearing', error)
+    this.#loop.conditionChanged()
   }
 
   #watch(): void {
@@ -288,61 +213,12 @@ export class Relay {
     const { logger } = this.#parts
     if (typeof outbox !== 'string') this.#unwatch.push(outbox.onAdded((hint) => this.#pace.hint(hint)))
     if (typeof outbox !== 'string' && logger) this.#unwatch.push(outbox.logTo(logger))
-    this.#unwatch.push(this.#parts.connection.onChange(() => this.#brokerChanged()))
-    this.#brokerChanged()
+    this.#unwatch.push(this.#parts.connection.onChange(() => this.#loop.brokerChanged()))
+    this.#loop.brokerChanged()
   }
 
-  #brokerChanged(): void {
-    if (this.#sender.problem !== undefined) this.#brokerLostAt ??= performance.now()
-    else {
-      if (this.#brokerLostAt !== undefined) this.#shards.hurry()
-      this.#brokerLostAt = undefined
-      this.#flights.resume()
-    }
-    this.#judge()
-    this.#pace.wake()
-  }
-
-  #judge(): void {
-    if (this.#state !== 'running' && this.#state !== 'paused') return
-    this.#become(this.#problem === undefined ? 'running' : 'paused')
-    this.#flights.pump()
-  }
-
-  #become(to: State): void {
-    const from = this.#state
-    if (from === to) return
-    this.#state = to
-    const why = this.#database.loop ?? this.#database.clearing ?? new Error(this.#sender.problem)
-    this.#events.emit('relay.state', { outbox: this.name, from, to, error: to === 'paused' ? why : undefined })
-  }
-
-  #tell({ entry, verdict }: Failure<RelayedRow>): void {
-    const { message_id: messageId, transaction_id: transactionId } = entry.row
-    const { state, attempts, delayMs, error } = verdict
-    const ids = { outbox: this.name, messageId, transactionId }
-    if (state === 'parked') this.#events.emit('outbox.parked', { ...ids, attempts, error })
-    else this.#events.emit('outbox.held', { ...ids, attempt: attempts, delayMs, error })
-  }
-
-  async #close(): Promise<void> {
-    if (this.#state === 'closed') return
-    this.#drainUntil = performance.now() + this.#parts.drainMs
-    this.#become('closing')
-    this.#book.dropWaiting()
-    this.#pace.wake()
-    await this.#loop
-    for (const end of this.#unwatch) end()
-    await Promise.all([this.#publisher.close(0), this.#listener.close()])
-    await this.#clearing.close()
-    await this.#record().catch(() => {})
-    await this.#shards.leave().catch(() => {})
-    this.#end()
-  }
-
-  #end(): void {
-    this.#become('closed')
-    this.#parts.onClosed()
+  get #doing(): string {
+    return `relaying outbox "${this.name}" (schema "${this.#options.schema}")`
   }
 
   /** A statement that is not answered within a lease is given up on: all of them may be repeated. */
@@ -359,17 +235,21 @@ export class Relay {
     return new Sender({ connection, publisher, delayRoute, forgetDelays, deadlineMs, attempts, backoff })
   }
 
-  #makeFlights(book: Book<RelayedRow>): Flights {
+  #makeFlights(book: Book<RelayedRow>, sender: Sender): Flights {
     return new Flights({
       book,
-      sender: this.#sender,
+      sender,
       events: this.#events,
       outbox: this.name,
       mayFly: () => this.#mayFly,
-      isClosing: () => this.#isClosing,
+      isClosing: () => this.#condition.isClosing,
       onLanded: () => this.#landed(),
       onRoom: () => this.#pace.hint('committed'),
     })
+  }
+
+  get #mayFly(): boolean {
+    return !this.#condition.isClosing && this.#shards.isSafe && this.#condition.problem === undefined
   }
 
   /** Hints of other processes, by channel. */
