@@ -43,7 +43,7 @@ const scale: Scale = {
   quick: flags.quick,
   turns: positive('turns', flags.turns) ?? (flags.quick ? 2 : 5),
   messages: positive('messages', flags.messages),
-  size: { full: 20_000, quick: 10_000 },
+  size: { full: 60_000, quick: 10_000 },
   setting: { bodyBytes: 1_024, inFlight: 500, prefetch: 200, concurrency: 200, keys: 0, connections: 1 },
   profile: flags.profile,
 }
