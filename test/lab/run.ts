@@ -11,7 +11,7 @@ import { commitOf } from '../support/commit.ts'
 import { ReleaseUnavailable } from './cluster/releases.ts'
 import { type Grounds, openGrounds } from './grounds.ts'
 import { allRows, type Row } from './mix.ts'
-import { writeResults } from './results.ts'
+import { inPlace, type Results, writeResults } from './results.ts'
 import { play, type Size, type Tell } from './rounds.ts'
 import { FULL, SHORT, SHORT_CLOSING_MS, SHORT_LEAST_ROWS, SHORT_ROWS, SHORT_WITHIN_MS } from './sizes.ts'
 import { type About, broken, type Played, table } from './table.ts'
@@ -43,15 +43,17 @@ const program = new Command('npm run lab --')
   .addOption(new Option('--release <names...>', 'RabbitMQ releases').choices(RELEASES).default(['installed']))
   .option('--messages <n>', 'messages of a row, at least', wholeNumber)
   .option('--turns <n>', 'faults of a row, of each lane of a mix', wholeNumber)
-  .option('--write', 'write the table into test/lab/results')
+  .option(
+    '--write',
+    'write the table into test/lab/results; with --only, these rows in place of those of the last whole run',
+  )
   .option('--list', 'name the rows and end')
   .exitOverride()
 
 async function main(): Promise<number> {
   const flags = program.parse().opts<Flags>()
   if (flags.list) return list()
-  if (flags.write && (flags.only || flags.short))
-    program.error('error: --write wants all rows, in full: it makes the table of the README')
+  if (flags.write && flags.short) program.error('error: --write wants rows in full: it makes the table of the README')
   leaveOnSignals(flags.seed)
   say(`seed ${flags.seed}`)
   const results = []
@@ -89,11 +91,15 @@ async function runOn(release: Release, flags: Flags, began: number): Promise<boo
   const code = { commit: commitOf(), load: loadOf(sizeOf(flags)), ...(notPlayed.length > 0 && { notPlayed }) }
   const about: About = { ...code, seed: flags.seed, at, ...sinceThen(began), machine: machine(), versions }
   console.log(`${table(played, about)}\n`)
-  if (flags.write) say(`written: ${await writeResults(played, about)}`)
+  if (flags.write) say(`written: ${await write({ rows: played, about }, flags)}`)
   const kept = wasEnough(played, flags) && played.every((row) => broken(row).length === 0)
   // A row is still in work: nobody waits for it, and no other release can be played beside it.
   if (isCut) process.exit(kept && release === flags.release.at(-1) ? 0 : 1)
   return kept
+}
+
+async function write(results: Results, { only }: Flags): Promise<string> {
+  return writeResults(only ? await inPlace(results) : results)
 }
 
 function sinceThen(began: number): { readonly seconds: number } {

@@ -57,6 +57,13 @@ describe("the lab's table", () => {
     expect(text).not.to.contain('¹')
   })
 
+  it('says under it which rows were played again by themselves, and what they had broken before', () => {
+    const again = [{ id: 'x', commit: '1a2b3c4', seed: 9, at: '2026-01-03', before: ['no fault was injected'] }]
+    expect(table([played()], { ...about, again })).to.contain(
+      '`x` was played again by itself (seed 9, 2026-01-03, commit 1a2b3c4). Before: no fault was injected.',
+    )
+  })
+
   it('says over it which code it is of, when, and under which load', () => {
     const text = table([played()], { ...about, commit: '1a2b3c4 with changes' })
     expect(text.split('\n')[0]).to.equal(

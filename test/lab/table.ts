@@ -33,11 +33,23 @@ export interface About {
   readonly load: string
   /** Rows that were to be played and were not, for lack of time. */
   readonly notPlayed?: readonly string[]
+  /** Rows that stand in the place of those of the whole run. */
+  readonly again?: readonly Again[]
   readonly seed: number
   readonly at: string
   readonly seconds: number
   readonly machine: Machine
   readonly versions: Readonly<Record<string, string>>
+}
+
+/** A row that was played once more by itself, in place of what it came to before. */
+export interface Again {
+  readonly id: string
+  readonly commit?: string | undefined
+  readonly seed: number
+  readonly at: string
+  /** What the row broke before, in words; empty: nothing. */
+  readonly before: readonly string[]
 }
 
 /** What must be 0. */
@@ -208,14 +220,22 @@ function outcome(rows: readonly Played[]): string {
   return failed === 0 ? 'All rows kept their promises' : `${failed} of ${rows.length} rows broke a promise`
 }
 
-function method(rows: readonly Played[], { seed, at, seconds, machine, versions, notPlayed = [] }: About): string {
+function method(rows: readonly Played[], about: About): string {
+  const { seed, at, seconds, machine, versions, notPlayed = [], again = [] } = about
   const programs = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
     ...(notPlayed.length === 0 ? [] : [`Not played, for lack of time: ${notPlayed.join(', ')}.`]),
+    ...again.map(playedAgain),
     `${outcome(rows)}. Seed ${seed}, ${at}, ${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s.`,
     `${machine.cores} × ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}: brokers, databases and all processes share it.`,
     `${programs.join(', ')}.`,
   ].join('\n')
+}
+
+function playedAgain({ id, commit, seed, at, before }: Again): string {
+  const code = commit === undefined ? '' : `, commit ${commit}`
+  const was = before.length === 0 ? 'It had kept its promises before' : `Before: ${before.join('; ')}`
+  return `\`${id}\` was played again by itself (seed ${seed}, ${at}${code}). ${was}.`
 }
 
 function count(value: number): string {

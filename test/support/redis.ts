@@ -57,8 +57,9 @@ async function begun(program: string, port: number, dir: string, args: readonly 
   return readyOrEnded(redis, () => answersItself(port, redis.pid), START_WITHIN_MS)
 }
 
-// Not PING: on a lost race for the port, another Redis would answer that.
+// Not PING: on a lost race for the port, another Redis would answer that. While it loads its data it refuses nearly all else.
 async function answersItself(port: number, pid: number): Promise<void> {
-  const answer = (await converse(port, 'INFO server\r\n')).toString()
+  const answer = (await converse(port, 'INFO server persistence\r\n')).toString()
   if (!answer.includes(`process_id:${pid}\r`)) throw new Error(`it answered ${answer.slice(0, 80).trim()}`)
+  if (answer.includes('\nloading:1\r')) throw new Error('it is still loading its data')
 }

@@ -70,6 +70,17 @@ describe('private Redis', () => {
     expect(await client.get('kept')).to.equal('yes')
   })
 
+  it('has read its data when it is started: it refuses nothing then', async () => {
+    const { server, client } = await start()
+    await client.eval("for i = 1, 300000 do redis.call('SET', i, i) end", 0)
+    await server.kill9()
+    await server.start()
+    const fresh = new Redis(server.url, { enableReadyCheck: false, lazyConnect: true })
+    clients.push(fresh)
+    await fresh.connect()
+    expect(await fresh.get('300000')).to.equal('300000')
+  })
+
   it('cannot be started again once closed', async () => {
     const { server } = await start()
     await server.close()
