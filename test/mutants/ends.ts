@@ -109,7 +109,7 @@ export const endsMutants: readonly Mutant[] = [
     breaks: 'a process that was frozen starts a handler on a grant that was already another owner’s when it woke',
     file: 'lib/idempotency/guard.ts',
     from: 'if (performance.now() - sentAt <= this.#parts.scope.leaseMs || this.#stop.signal.aborted) return answer',
-    to: 'if (sentAt > 0) return answer',
+    to: 'if (sentAt >= 0) return answer',
     tests: tests('test/consumer/guard.test.ts', 'starts nothing on a grant that is older than a lease'),
   },
   {
