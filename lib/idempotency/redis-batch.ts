@@ -5,7 +5,7 @@
  */
 
 import type { Claim, ClaimResult, Ending, RecordView, Scope, Settlement, SettleResult } from './idempotency.ts'
-import { IDENTITY_BYTES, type Place, SHARDS, writeIdentity } from './redis-packing.ts'
+import { archiveOf, IDENTITY_BYTES, type Place, SHARDS, windowsOf, writeIdentity } from './redis-packing.ts'
 
 /** The keys of one scope, by shard. All keys of a shard have one hash tag, so they are on one node of a cluster. */
 export interface ScopeKeys {
@@ -13,6 +13,7 @@ export interface ScopeKeys {
   readonly ids: readonly string[]
   readonly buckets: readonly string[]
   readonly overflows: readonly string[]
+  readonly archives: readonly string[]
 }
 
 /** The arguments of one script call, and what is needed to read its reply. */
@@ -43,25 +44,34 @@ export function keysOf(prefix: string, scopeName: string): ScopeKeys {
     ids: tags.map((tag) => `${tag}i:`),
     buckets: tags.map((tag) => `${tag}b:`),
     overflows: tags.map((tag) => `${tag}m:`),
+    archives: tags.map((tag) => `${tag}a:`),
   }
 }
 
-export function bucketKey(keys: ScopeKeys, shard: number, window: number): string {
-  return keys.buckets[shard]! + window.toString(36)
+/** What the script that tidies is called with: an archive, and the buckets that may go there. */
+export function tidyKeys(keys: ScopeKeys, shard: number, archive: number): string[] {
+  const buckets = windowsOf(archive).map((window) => keys.buckets[shard]! + nameOf(window))
+  return [keys.archives[shard]! + nameOf(archive), ...buckets]
 }
 
-export function overflowKey(keys: ScopeKeys, shard: number, window: number): string {
-  return keys.overflows[shard]! + window.toString(36)
+/** A packed place: its bucket, overflow and archive. */
+function packedKeys(keys: ScopeKeys, shard: number, window: number): [string, string, string] {
+  const name = nameOf(window)
+  return [keys.buckets[shard]! + name, keys.overflows[shard]! + name, keys.archives[shard]! + nameOf(archiveOf(window))]
 }
 
-/** The keys of a call as they are gathered: owner hashes, live keys, buckets with their overflows; all but the live keys once. */
+function nameOf(number: number): string {
+  return number.toString(36)
+}
+
+/** The keys of a call as they are gathered: owner hashes, live keys, packed places; all but the live keys once. */
 class Gathered {
   readonly shards: number[] = []
   readonly #keys: ScopeKeys
   readonly #shardAt = new Uint8Array(SHARDS)
   readonly #ids: string[] = []
-  readonly #buckets: string[] = []
-  readonly #bucketAt = new Map<number, number>()
+  readonly #packed: string[] = []
+  readonly #packedAt = new Map<number, number>()
   /** The window last asked for in each shard: mostly the one asked for next. */
   readonly #lastWindow = new Float64Array(SHARDS).fill(-1)
   readonly #lastAt = new Uint16Array(SHARDS)
@@ -81,7 +91,7 @@ class Gathered {
   }
 
   /** From 1; 0 where the id is not packed. */
-  bucket({ shard, window }: Place): number {
+  packed({ shard, window }: Place): number {
     if (window < 0) return 0
     if (this.#lastWindow[shard] !== window) this.#find(shard, window)
     return this.#lastAt[shard]!
@@ -89,11 +99,11 @@ class Gathered {
 
   #find(shard: number, window: number): void {
     const number = window * SHARDS + shard
-    let at = this.#bucketAt.get(number)
+    let at = this.#packedAt.get(number)
     if (at === undefined) {
-      at = this.#buckets.push(bucketKey(this.#keys, shard, window))
-      this.#buckets.push(overflowKey(this.#keys, shard, window))
-      this.#bucketAt.set(number, at)
+      at = this.#packed.length + 1
+      this.#packed.push(...packedKeys(this.#keys, shard, window))
+      this.#packedAt.set(number, at)
     }
     this.#lastWindow[shard] = window
     this.#lastAt[shard] = at
@@ -102,7 +112,7 @@ class Gathered {
   call(payload: Buffer): Call {
     const keys = this.shards.map((shard) => this.#keys.owners[shard]!)
     for (const id of this.#ids) keys.push(id)
-    for (const bucket of this.#buckets) keys.push(bucket)
+    for (const key of this.#packed) keys.push(key)
     return { keys, payload, shards: this.shards }
   }
 }
@@ -115,7 +125,7 @@ export function claimCall(keys: ScopeKeys, scope: Scope, claims: readonly Claim[
     const place = places[i]!
     gathered.id(place)
     payload[at] = gathered.shard(place.shard)
-    payload.writeUInt16LE(gathered.bucket(place), at + 1)
+    payload.writeUInt16LE(gathered.packed(place), at + 1)
     writeIdentity(payload, place, at + 3)
     payload.writeUInt32LE(attempt, at + 14)
     payload.writeUInt32LE(generation, at + 18)
@@ -177,7 +187,7 @@ export function settleCall(
     const place = places[i]!
     gathered.id(place)
     payload[at] = codeOf(ending)
-    payload.writeUInt16LE(gathered.bucket(place), at + 1)
+    payload.writeUInt16LE(gathered.packed(place), at + 1)
     payload.writeUInt32LE(numberOf(ending), at + 3)
     payload.writeDoubleLE(place.idMs, at + 7)
     payload[at + 15] = LEASED
@@ -211,7 +221,7 @@ export function lookCall(keys: ScopeKeys, places: readonly Place[]): Call {
     const place = places[i]!
     gathered.id(place)
     payload[at] = gathered.shard(place.shard)
-    payload.writeUInt16LE(gathered.bucket(place), at + 1)
+    payload.writeUInt16LE(gathered.packed(place), at + 1)
     writeIdentity(payload, place, at + 3)
   }
   payload.writeUInt16LE(places.length, 0)

@@ -32,6 +32,9 @@ const WINDOW_MS = 2 ** WINDOW_BITS
 /** Bytes of an identity within its bucket. */
 export const IDENTITY_BYTES = 11
 
+/** Windows per archive, as a power of two: 17 minutes. */
+const ARCHIVE_BITS = 6
+
 /** The place of one id. */
 export interface Place {
   readonly shard: number
@@ -55,6 +58,16 @@ export function placeOf(id: string): Place {
 /** The window in which ids made at this time are. */
 export function windowAt(ms: number): number {
   return Math.floor(ms / WINDOW_MS)
+}
+
+/** The archive to which the bucket of a window goes if it is small. */
+export function archiveOf(window: number): number {
+  return Math.floor(window / 2 ** ARCHIVE_BITS)
+}
+
+/** The windows whose buckets may go to an archive. */
+export function windowsOf(archive: number): number[] {
+  return Array.from({ length: 2 ** ARCHIVE_BITS }, (_, n) => archive * 2 ** ARCHIVE_BITS + n)
 }
 
 /** Writes the 11 bytes of an identity. The bytes that differ most come first: a search skips quickly. */

@@ -22,9 +22,9 @@ import type {
 import * as batch from './redis-batch.ts'
 import { warningsOf } from './redis-check.ts'
 import { RedisLink, type RedisTarget } from './redis-link.ts'
-import { type Place, placeOf, SHARDS, windowAt } from './redis-packing.ts'
+import { archiveOf, type Place, placeOf, SHARDS, windowAt } from './redis-packing.ts'
 import { RedisPresence } from './redis-presence.ts'
-import { claimScript, compactScript, lookScript, renewScript, settleScript } from './redis-scripts.ts'
+import { claimScript, lookScript, renewScript, settleScript, tidyScript } from './redis-scripts.ts'
 
 export type { RedisClient, RedisTarget } from './redis-link.ts'
 
@@ -43,8 +43,8 @@ const RULES: Rules = { commandTimeoutMs: integer(1), connectTimeoutMs: integer(1
 /** So many ids at most in one script call: Redis does nothing else meanwhile. */
 const BATCH_MAX = 512
 
-/** Buckets are compacted so many windows (17 minutes) after theirs: few are written to any more. */
-const COMPACT_AFTER_WINDOWS = 64
+/** Buckets are tidied when their archive, of 17 minutes, is so many behind the present: for what comes late, again after hours and after a day. */
+const TIDIED_BEHIND = [2, 12, 96]
 
 const allShards = Array.from({ length: SHARDS }, (_, shard) => shard)
 
@@ -58,8 +58,8 @@ export class RedisIdempotencyStore implements IdempotencyStore {
   readonly #prefix: string
   readonly #keys = new Map<string, batch.ScopeKeys>()
   readonly #presence = new RedisPresence()
-  /** Per scope, the last window up to which buckets were compacted. */
-  readonly #compacted = new Map<string, number>()
+  /** Per scope, how much has been tidied in the archive of the present. */
+  readonly #tidied = new Map<string, { readonly present: number; readonly parts: number }>()
 
   constructor(redis: RedisTarget, options: RedisIdempotencyStoreOptions = {}) {
     checkOptions('RedisIdempotencyStore', options, RULES)
@@ -78,7 +78,7 @@ export class RedisIdempotencyStore implements IdempotencyStore {
   }
 
   async settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]> {
-    this.#compact(scope)
+    this.#tidy(scope)
     return this.#inParts(settlements, async (part, places) => {
       const call = batch.settleCall(this.#keysOf(scope), scope, part, places)
       const reply = (await this.#link.run(settleScript, call.keys, [owner, call.payload])) as Buffer
@@ -144,19 +144,16 @@ export class RedisIdempotencyStore implements IdempotencyStore {
     await Promise.all(groups.map(run))
   }
 
-  /** Once per window, and only in passing: what fails here is memory, not truth. */
-  #compact(scope: Scope): void {
-    const window = windowAt(Date.now()) - COMPACT_AFTER_WINDOWS
-    if (this.#compacted.get(scope.name) === window) return
-    this.#compacted.set(scope.name, window)
-    const keys = this.#keysOf(scope)
-    this.#perNode(async (shards) => {
-      await this.#link.run(
-        compactScript,
-        shards.map((shard) => batch.bucketKey(keys, shard, window)),
-        [],
-      )
-    }).catch(() => {})
+  /** A part with each settlement, all of them once in 17 minutes; only in passing: what fails here is memory, not truth. */
+  #tidy(scope: Scope): void {
+    const present = archiveOf(windowAt(Date.now()))
+    const last = this.#tidied.get(scope.name)
+    const parts = last?.present === present ? last.parts : 0
+    const behind = TIDIED_BEHIND[Math.floor(parts / SHARDS)]
+    if (behind === undefined) return
+    this.#tidied.set(scope.name, { present, parts: parts + 1 })
+    const keys = batch.tidyKeys(this.#keysOf(scope), parts % SHARDS, present - behind)
+    this.#link.run(tidyScript, keys, []).catch(() => {})
   }
 
   #keysOf({ name }: Scope): batch.ScopeKeys {

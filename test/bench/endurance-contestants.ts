@@ -81,12 +81,12 @@ export const endurance: Readonly<Record<string, Contest>> = {
   'redis-memory': {
     title: 'Redis memory per remembered id',
     note: [
-      'Growth of `used_memory`, keys and expiry included; remembered for 14 days. Surehop by how many messages there are per second, since it packs ids of one time together, and compacts them 17 minutes later.',
+      'Growth of `used_memory`, keys and expiry included; remembered for 14 days. Surehop by how many messages there are per second, since it packs ids of one time together, and tidies them up half an hour later.',
       "By hand: `SET <queue>:<id> done PX`. powertools: the record it keeps of a finished run, the queue's name as key prefix.",
     ].join('\n'),
     columns: [
       { head: 'bytes/id as written', figure: 'bytes', compared: true },
-      { head: 'bytes/id compacted', figure: 'compactBytes' },
+      { head: 'bytes/id tidied', figure: 'compactBytes' },
       { head: 'client CPU, µs/id', figure: 'cpuUs' },
     ],
     size: { full: 200_000, quick: 20_000 },
@@ -107,7 +107,7 @@ export const endurance: Readonly<Record<string, Contest>> = {
     title: 'Growth: publish and consume a million messages with deduplication, in one process',
     note: [
       'At most 2,000 messages are on the way at a time. Tenths of the messages (`--quick`: of 50,000). Heap: after a full collection, before the first message measured and after the last.',
-      'Redis: growth of `used_memory` per message, not compacted.',
+      'Redis: growth of `used_memory` per message, not tidied.',
     ].join('\n'),
     columns: [
       { head: 'messages/s', figure: 'perSecond' },

@@ -1,18 +1,26 @@
 /**
  * How much of Redis' memory one remembered id takes: the growth of `used_memory`, keys and expiry included. Surehop packs ids that
- * were made at about the same time together, so it depends on how many there are per second; it compacts them in passing 17 minutes later.
+ * were made at about the same time together, so it depends on how many there are per second; it tidies them up in passing half an hour later.
  * Needs a Redis that nobody else writes to meanwhile.
  */
 import { Redis } from 'ioredis'
 import { v7 } from 'uuid'
 import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
-import { compactScript } from '../../lib/idempotency/redis-scripts.ts'
+import { keysOf, tidyKeys } from '../../lib/idempotency/redis-batch.ts'
+import { archiveOf, SHARDS, windowAt } from '../../lib/idempotency/redis-packing.ts'
+import { tidyScript } from '../../lib/idempotency/redis-scripts.ts'
 import { REMEMBER_MS } from './consume-amqplib.ts'
 import { type Job, type Measured, stopwatch } from './job.ts'
 
 const BATCH = 500
 const NOT_IN_ANY_WINDOW = 1_700_000_000_000
+
+/** When the ids of a job were made, epoch ms. */
+interface Span {
+  readonly firstMs: number
+  readonly lastMs: number
+}
 
 /** Bytes that Redis has handed out. */
 export async function usedMemory(redis: Redis): Promise<number> {
@@ -21,7 +29,8 @@ export async function usedMemory(redis: Redis): Promise<number> {
 
 /** The ids are UUIDv7 as they would have been made at that rate. */
 export function surehopAt(perSecond: number): (job: Job) => Promise<Measured> {
-  return (job) => surehop(job, (n) => v7({ msecs: NOT_IN_ANY_WINDOW + Math.floor((n * 1_000) / perSecond) }))
+  const msAt = (n: number) => NOT_IN_ANY_WINDOW + Math.floor((n * 1_000) / perSecond)
+  return (job) => surehop(job, (n) => v7({ msecs: msAt(n) }), { firstMs: msAt(0), lastMs: msAt(job.messages) })
 }
 
 /** Ids that are no UUIDv7 tell no time, and take a key each. */
@@ -48,13 +57,13 @@ export async function powertools(job: Job): Promise<Measured> {
   return measured
 }
 
-async function surehop(job: Job, name: (n: number) => string): Promise<Measured> {
+async function surehop(job: Job, name: (n: number) => string, made?: Span): Promise<Measured> {
   const scope: Scope = { name: job.queue, retentionMs: REMEMBER_MS, leaseMs: 15_000, maxStarts: 3 }
   const redis = new Redis(job.redisUrl)
   await using store = new RedisIdempotencyStore(redis, { commandTimeoutMs: 10_000 })
   const before = await usedMemory(redis)
   const measured = await grown(job, redis, (ids) => complete(store, scope, ids), name)
-  await compact(redis, job)
+  if (made) await tidy(redis, job, made)
   const compactBytes = ((await usedMemory(redis)) - before) / job.messages
   redis.disconnect()
   return { ...measured, compactBytes }
@@ -67,10 +76,14 @@ async function complete(store: RedisIdempotencyStore, scope: Scope, ids: readonl
   if (answers.some((answer) => answer !== 'settled')) throw new Error('not all were settled')
 }
 
-async function compact(redis: Redis, { queue }: Job): Promise<void> {
-  const scanned = redis.scanStream({ match: `*{${queue}:*:b:*`, count: 1_000 })
-  for await (const keys of scanned as AsyncIterable<string[]>)
-    if (keys.length > 0) await redis.eval(compactScript.lua, keys.length, ...keys)
+/** What the store does in passing, of all the time from the first of these ids to the last. */
+async function tidy(redis: Redis, { queue }: Job, { firstMs, lastMs }: Span): Promise<void> {
+  const keys = keysOf('surehop', queue)
+  for (let archive = archiveOf(windowAt(firstMs)); archive <= archiveOf(windowAt(lastMs)); archive++)
+    for (let shard = 0; shard < SHARDS; shard++) {
+      const tidied = tidyKeys(keys, shard, archive)
+      await redis.eval(tidyScript.lua, tidied.length, ...tidied)
+    }
 }
 
 /** Bytes per id as they are written, and what it costs to write them. */

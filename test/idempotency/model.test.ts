@@ -7,7 +7,7 @@ import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { command, HOUR, idsOfOneShard, Side } from './model-commands.ts'
-import { fillBuckets, fillOverflows } from './redis-filler.ts'
+import { fillBuckets, fillOverflows, tidy } from './redis-filler.ts'
 import { sharedRedis } from './redis-under-test.ts'
 
 describe('the Redis store', () => {
@@ -36,15 +36,22 @@ describe('the Redis store', () => {
   }
 
   /** Before the command of that number, others fill the buckets up to this room, and it may be the overflows. */
-  const crowd = fc.record({ at: fc.nat({ max: 12 }), room: fc.nat({ max: 2 }), overflows: fc.boolean() })
+  const crowd = fc.record({
+    at: fc.nat({ max: 12 }),
+    room: fc.nat({ max: 2 }),
+    overflows: fc.constantFrom(undefined, 'slices' as const, 'parts' as const),
+  })
+  /** Before the commands of these numbers, the buckets are tidied as if they were old. */
+  const tidyings = fc.uniqueArray(fc.nat({ max: 20 }), { maxLength: 3 })
 
-  it('answers as the pure decisions do, whatever is asked of it, and however full its buckets are', async function () {
+  it('answers as the pure decisions do, whatever is asked of it, however full its buckets are, and whenever they are tidied', async function () {
     this.timeout(120_000)
     await fc.assert(
       fc.asyncProperty(
         fc.array(command, { minLength: 1, maxLength: 25 }),
         fc.option(crowd),
-        async (commands, crowd) => {
+        tidyings,
+        async (commands, crowd, tidyings) => {
           const scope: Scope = { name: randomUUID(), retentionMs: 24 * HOUR, leaseMs: HOUR, maxStarts: 3 }
           const ids = idsOfOneShard()
           let nowMs = Date.now()
@@ -55,8 +62,9 @@ describe('the Redis store', () => {
           for (const [number, command] of commands.entries()) {
             if (number === crowd?.at) {
               await fillBuckets(redis.client, scope.name, ids, crowd.room)
-              if (crowd.overflows) await fillOverflows(redis.client, scope.name, ids)
+              if (crowd.overflows) await fillOverflows(redis.client, scope.name, ids, crowd.overflows)
             }
+            if (tidyings.includes(number)) await tidy(redis.client, scope.name, ids)
             if (command.kind === 'silence') await silence(scope)
             if (command.kind === 'silence') nowMs += 2 * HOUR
             if (command.kind === 'wipe') await wipe(scope)

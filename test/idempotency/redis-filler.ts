@@ -2,23 +2,35 @@
 
 import { randomBytes } from 'node:crypto'
 import type { Cluster, Redis } from 'ioredis'
-import { placeOf, writeIdentity } from '../../lib/idempotency/redis-packing.ts'
-import { BUCKET_BYTES_MAX, FIELD_BYTES_MAX } from '../../lib/idempotency/redis-scripts.ts'
+import { keysOf, tidyKeys } from '../../lib/idempotency/redis-batch.ts'
+import { BUCKET_BYTES_MAX, PART_BYTES_MAX, SLICE_BYTES_MAX } from '../../lib/idempotency/redis-lua-packed.ts'
+import { archiveOf, placeOf, writeIdentity } from '../../lib/idempotency/redis-packing.ts'
+import { tidyScript } from '../../lib/idempotency/redis-scripts.ts'
 
 const ENTRY_BYTES = 16
 const RETENTION_MS = 3_600_000
 
-/** The key of the bucket of this id (`b`), or of its overflow (`m`). */
-export function packedKey(scope: string, id: string, kind: 'b' | 'm'): string {
+/** The key of the bucket of this id (`b`), of its overflow (`m`), or of its archive (`a`). */
+export function packedKey(scope: string, id: string, kind: 'b' | 'm' | 'a'): string {
   const { shard, window } = placeOf(id)
-  return `surehop:{${scope}:${shard.toString(16)}}:${kind}:${window.toString(36)}`
+  const number = kind === 'a' ? archiveOf(window) : window
+  return `surehop:{${scope}:${shard.toString(16)}}:${kind}:${number.toString(36)}`
 }
 
-/** The field of the overflow in which this id would be. */
-export function fieldOf(id: string): Buffer {
+/** The fields of the overflow in which this id would be: the slice of its 128 ms, and the part of that. */
+export function fieldsOf(id: string): { slice: Buffer; part: Buffer } {
   const identity = Buffer.alloc(ENTRY_BYTES)
   writeIdentity(identity, placeOf(id), 0)
-  return Buffer.from([identity[1]! % 128])
+  const slice = Math.floor((placeOf(id).idMs % 2 ** 14) / 128)
+  return { slice: Buffer.from([slice]), part: Buffer.from([slice, identity[0]! % 16]) }
+}
+
+/** Does what the store does in passing when the windows of these ids are old. */
+export async function tidy(redis: Redis | Cluster, scope: string, ids: readonly string[]): Promise<void> {
+  const places = ids.filter(isPacked).map(placeOf)
+  const all = places.map(({ shard, window }) => tidyKeys(keysOf('surehop', scope), shard, archiveOf(window)))
+  for (const keys of new Map(all.map((keys) => [keys[0], keys])).values())
+    await redis.eval(tidyScript.lua, keys.length, ...keys)
 }
 
 /** What others complete meanwhile: leaves room for so many entries in the buckets of these ids, and keeps what is there. */
@@ -35,13 +47,25 @@ export async function fillBuckets(
   }
 }
 
-/** Leaves no room for these ids in the overflows either. */
-export async function fillOverflows(redis: Redis, scope: string, ids: readonly string[]): Promise<void> {
+/** Leaves no room for these ids in the slices of their overflows either; and, if asked to, none in the parts of those. */
+export async function fillOverflows(
+  redis: Redis,
+  scope: string,
+  ids: readonly string[],
+  full: 'slices' | 'parts',
+): Promise<void> {
   for (const id of ids.filter(isPacked)) {
     const key = packedKey(scope, id, 'm')
-    await redis.hset(key, fieldOf(id), randomBytes(FIELD_BYTES_MAX))
+    const { slice, part } = fieldsOf(id)
+    await fillField(redis, key, slice, SLICE_BYTES_MAX)
+    if (full === 'parts') await fillField(redis, key, part, PART_BYTES_MAX)
     await redis.pexpire(key, RETENTION_MS)
   }
+}
+
+async function fillField(redis: Redis, key: string, field: Buffer, size: number): Promise<void> {
+  const had = (await redis.hgetBuffer(key, field)) ?? Buffer.alloc(0)
+  await redis.hset(key, field, Buffer.concat([had, randomBytes(Math.max(0, size - had.length))]))
 }
 
 function isPacked(id: string): boolean {

@@ -3,10 +3,11 @@ import { expect } from 'chai'
 import { v7 } from 'uuid'
 import type { Scope } from '../../lib/idempotency/idempotency.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
+import { BUCKET_BYTES_MAX, SLICE_BYTES_MAX } from '../../lib/idempotency/redis-lua-packed.ts'
 import { placeOf, writeIdentity } from '../../lib/idempotency/redis-packing.ts'
-import { BUCKET_BYTES_MAX } from '../../lib/idempotency/redis-scripts.ts'
+
 import { eventually } from '../support/eventually.ts'
-import { fillBuckets, fillOverflows, packedKey } from './redis-filler.ts'
+import { fieldsOf, fillBuckets, fillOverflows, packedKey, tidy } from './redis-filler.ts'
 import { sharedRedis } from './redis-under-test.ts'
 
 describe('what the Redis store keeps', () => {
@@ -144,8 +145,7 @@ describe('what the Redis store keeps', () => {
     }
     await complete([inBucket])
     await fillBuckets(redis.client, scope.name, [inBucket], 0)
-    const field = Buffer.from([entry(second)[1]! % 128])
-    await redis.client.hset(overflowOf(inBucket), new Map([[field, entry(second)]]))
+    await redis.client.hset(overflowOf(inBucket), new Map([[fieldsOf(second).slice, entry(second)]]))
     await redis.client.pexpire(overflowOf(inBucket), 1_000)
     await redis.client.pexpire(bucketOf(inBucket), 10 * scope.retentionMs)
     expect(await states([inBucket, second])).to.deep.equal(['completed'])
@@ -161,7 +161,7 @@ describe('what the Redis store keeps', () => {
     const id = v7()
     await complete([id])
     await fillBuckets(redis.client, scope.name, [id], 0)
-    await fillOverflows(redis.client, scope.name, [id])
+    await fillOverflows(redis.client, scope.name, [id], 'parts')
     const late = sibling(id)
     await complete([late])
     expect(await redis.client.strlen(bucketOf(id))).to.equal(BUCKET_BYTES_MAX)
@@ -182,7 +182,7 @@ describe('what the Redis store keeps', () => {
   it('is a key of its own where the overflow is full too, so that no id makes others slow', async () => {
     const id = v7()
     await fillBuckets(redis.client, scope.name, [id], 0)
-    await fillOverflows(redis.client, scope.name, [id])
+    await fillOverflows(redis.client, scope.name, [id], 'parts')
     await complete([id])
     expect(await keys('i')).to.have.length(1)
     expect(await states([id])).to.deep.equal(['completed'])
@@ -199,20 +199,120 @@ describe('what the Redis store keeps', () => {
       expect(await redis.client.pttl(key)).to.be.within(scope.retentionMs - 5_000, scope.retentionMs * 1.05)
   })
 
-  it('gives back what Redis reserved for buckets that have stopped growing', async () => {
-    const old = Array.from({ length: 40 }, () => v7({ msecs: Date.now() - 64 * 2 ** 14 }))
-    const [first] = old
-    const siblings = [first!, ...Array.from({ length: 66 }, (_, n) => sibling(first!, n))]
-    for (const id of siblings) await complete([id])
-    const bucket = bucketOf(first!)
-    const [before, ttl] = [(await redis.client.memory('USAGE', bucket))!, await redis.client.pttl(bucket)]
-    await using other = new RedisIdempotencyStore(redis.client)
-    await eventually(async () => {
-      await complete([v7()], other)
-      expect(await redis.client.memory('USAGE', bucket)).to.be.lessThan(before - 500)
+  it('goes to a part of its slice where that is full, and is found in both', async () => {
+    const inSlice = v7()
+    await fillBuckets(redis.client, scope.name, [inSlice], 0)
+    await complete([inSlice])
+    await fillOverflows(redis.client, scope.name, [inSlice], 'slices')
+    const inPart = Array.from({ length: 40 }, (_, n) => sibling(inSlice, n))
+    expect(new Set(await complete(inPart))).to.deep.equal(new Set(['settled']))
+    const ids = [inSlice, ...inPart]
+    const sizes = async (field: Buffer) => (await redis.client.hgetBuffer(overflowOf(inSlice), field))?.length
+    expect(await sizes(fieldsOf(inSlice).slice)).to.equal(SLICE_BYTES_MAX)
+    const parts = new Map(inPart.map((id) => [fieldsOf(id).part.toString('hex'), fieldsOf(id).part]))
+    const lengths = await Promise.all([...parts.values()].map(sizes))
+    expect(lengths.reduce((sum = 0, length = 0) => sum + length, 0)).to.equal(16 * inPart.length)
+    expect(await keys('i')).to.deep.equal([])
+    expect(await states(ids)).to.deep.equal(['completed'])
+    expect(new Set(await complete(ids))).to.deep.equal(new Set(['already']))
+    const answers = await store.claim(
+      scope,
+      'b',
+      ids.map((id) => claimOf(id)),
+    )
+    expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
+  })
+
+  describe('half an hour later', () => {
+    const PRESENT_MS = Date.now()
+    const old = (n: number) => PRESENT_MS - 2 * 64 * 2 ** 14 - n
+    const inPassing = async (done: () => Promise<unknown>) => {
+      await using other = new RedisIdempotencyStore(redis.client)
+      await eventually(async () => {
+        await complete([v7()], other)
+        await done()
+      })
+    }
+
+    it('is in an archive, with others of 17 minutes, and in no bucket', async () => {
+      const ids = Array.from({ length: 300 }, (_, n) => v7({ msecs: old(n * 1_000) }))
+      await complete(ids)
+      const buckets = [...new Set(ids.map(bucketOf))]
+      const archiveOf = (id: string) => packedKey(scope.name, id, 'a')
+      const older = ids.findLast((id) => {
+        return ids.some((other) => archiveOf(other) === archiveOf(id) && placeOf(other).window > placeOf(id).window)
+      })!
+      await redis.client.pexpire(bucketOf(older), 10 * scope.retentionMs)
+      await tidy(redis.client, scope.name, ids)
+      expect(await keys('b')).to.deep.equal([])
+      const archives = await keys('a')
+      expect(archives).to.have.length.lessThan(buckets.length / 4)
+      const lengths = await Promise.all(archives.map((key) => redis.client.strlen(key)))
+      expect(lengths.reduce((a, b) => a + b)).to.equal(16 * ids.length)
+      for (const key of archives)
+        expect(await redis.client.pttl(key)).to.be.greaterThan((key === archiveOf(older) ? 9 : 0.9) * scope.retentionMs)
+      expect(await states(ids)).to.deep.equal(['completed'])
+      expect(new Set(await complete(ids))).to.deep.equal(new Set(['already']))
+      const answers = await store.claim(
+        scope,
+        'b',
+        ids.map((id) => claimOf(id)),
+      )
+      expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
     })
-    expect(await redis.client.pttl(bucket)).to.be.within(ttl - 15_000, ttl)
-    expect(await states(siblings)).to.deep.equal(['completed'])
+
+    it('is in its archive after some settlements of others', async () => {
+      const id = v7({ msecs: old(0) })
+      await complete([id])
+      await inPassing(async () => expect(await redis.client.exists(bucketOf(id))).to.equal(0))
+      expect(await redis.client.strlen(packedKey(scope.name, id, 'a'))).to.equal(16)
+      expect(await states([id])).to.deep.equal(['completed'])
+    })
+
+    it('is in a new bucket if it comes late, and joins the archive', async () => {
+      const id = v7({ msecs: old(0) })
+      const late = sibling(id)
+      await complete([id])
+      await tidy(redis.client, scope.name, [id])
+      expect((await store.claim(scope, 'b', [claimOf(late)]))[0]?.status).to.equal('acquired')
+      await store.renew(scope, 'b', { leave: true })
+      await redis.client.del(await keys('i'))
+      expect(await complete([late, id, late])).to.deep.equal(['settled', 'already', 'already'])
+      expect(await redis.client.strlen(bucketOf(id))).to.equal(16)
+      expect(await states([id, late])).to.deep.equal(['completed'])
+      await tidy(redis.client, scope.name, [id])
+      expect(await redis.client.strlen(packedKey(scope.name, id, 'a'))).to.equal(32)
+      expect(await states([id, late])).to.deep.equal(['completed'])
+    })
+
+    it('stays in its bucket where that is large, was full, or the archive has no room', async () => {
+      const [large, full, small] = [0, 1, 2].map((n) => v7({ msecs: old(n * 2 ** 14) }))
+      const many = Array.from({ length: 33 }, (_, n) => sibling(large!, n))
+      const archive = packedKey(scope.name, small!, 'a')
+      await redis.client.set(archive, Buffer.alloc(BUCKET_BYTES_MAX, 1), 'PX', 60_000)
+      await complete([...many, small!])
+      await fillBuckets(redis.client, scope.name, [full!], 0)
+      await complete([full!])
+      await tidy(redis.client, scope.name, [large!, full!, small!])
+      expect(await redis.client.strlen(bucketOf(large!))).to.equal(33 * 16)
+      expect(await redis.client.get(bucketOf(full!))).to.equal('moved')
+      expect(await redis.client.strlen(bucketOf(small!))).to.equal(16)
+      expect(await states([...many, full!, small!])).to.deep.equal(['completed'])
+    })
+
+    it('takes no more than its bytes where APPEND had reserved more', async () => {
+      const first = v7({ msecs: old(0) })
+      const siblings = [first, ...Array.from({ length: 66 }, (_, n) => sibling(first, n))]
+      await complete(siblings.slice(0, 40))
+      await complete(siblings.slice(40))
+      const bucket = bucketOf(first)
+      const [before, ttl] = [(await redis.client.memory('USAGE', bucket))!, await redis.client.pttl(bucket)]
+      await inPassing(async () => {
+        expect(await redis.client.memory('USAGE', bucket)).to.be.lessThan(before - 500)
+      })
+      expect(await redis.client.pttl(bucket)).to.be.within(ttl - 15_000, ttl)
+      expect(await states(siblings)).to.deep.equal(['completed'])
+    })
   })
 })
 

@@ -7,7 +7,9 @@ const POSTGRES = 'test/idempotency/postgres-model.test.ts'
 const RACES = 'test/idempotency/postgres-races.test.ts'
 const LOST = 'test/idempotency/lost-replies.test.ts'
 const RECORD = 'lib/idempotency/record.ts'
-const LUA = 'lib/idempotency/redis-scripts.ts'
+const CLAIM = 'lib/idempotency/redis-lua-claim.ts'
+const SETTLE = 'lib/idempotency/redis-lua-settle.ts'
+const PACKED = 'lib/idempotency/redis-lua-packed.ts'
 const KEPT = 'test/idempotency/redis-memory.test.ts'
 const OWNER_CHECK = "if (record.owner !== owner) return { result: 'lost', record }"
 
@@ -48,7 +50,7 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-late-letter-off-the-record',
     breaks: 'Redis does not take the letter of an attempt that is recorded as failed',
-    file: LUA,
+    file: SETTLE,
     from: "if state == 'F' and ending == 4 then",
     to: "if state == 'F' and ending == 5 then",
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client settles a failed attempt dead'),
@@ -104,7 +106,7 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-complete-without-owner',
     breaks: 'the quick way of the Lua completes a lease of another owner',
-    file: LUA,
+    file: SETTLE,
     from: 'sub(value, 1, 9) == sub(payload, at + 15, at + 23) and sub(value, 39) == owner then',
     to: 'sub(value, 1, 9) == sub(payload, at + 15, at + 23) then',
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client changes nothing for an owner that was taken over'),
@@ -112,7 +114,7 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-release-without-owner',
     breaks: 'the Lua releases a lease of another owner',
-    file: LUA,
+    file: SETTLE,
     from: 'if sub(value, after + 8) ~= owner then return 3 end',
     to: '',
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client changes nothing for an owner that was taken over'),
@@ -120,7 +122,7 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-renew-never-lapsed',
     breaks: 'Redis takes the presence of an owner that fell silent for unbroken',
-    file: LUA,
+    file: PACKED,
     from: "local since = till > ms and sub(entry, 9, 16) or struct.pack('<d', us)",
     to: "local since = entry and sub(entry, 9, 16) or struct.pack('<d', us)",
     tests: tests(LOST, 'the Redis store tells an owner that it was away too long'),
@@ -128,7 +130,7 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-two-live-owners',
     breaks: 'the Lua takes a lease from an owner that lives',
-    file: LUA,
+    file: CLAIM,
     from: 'if till * 1000 > us then return wait(till) end',
     to: '',
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client lets one of many concurrent owners run'),
@@ -136,7 +138,7 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-completed-not-final',
     breaks: 'a packed completion is overlooked: the message is run again',
-    file: LUA,
+    file: CLAIM,
     from: 'else replies[i] = done and packed(done, at) or granted end',
     to: 'else replies[i] = granted end',
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client keeps completed final'),
@@ -144,39 +146,71 @@ export const idempotencyMutants: readonly Mutant[] = [
   {
     name: 'redis-claim-without-overflow',
     breaks: 'a claim does not look into the overflow of a full bucket: the message is run again',
-    file: LUA,
-    from: 'done = findPacked(bucket, KEYS[s + n + b + 1], sub(payload, at + 3, at + 13))',
-    to: 'done = find(bucket, sub(payload, at + 3, at + 13))',
+    file: PACKED,
+    from: 'if done or (not moved and #bucket + 16 <=',
+    to: 'if true or (not moved and #bucket + 16 <=',
     tests: tests(KEPT, 'what the Redis store keeps goes to the overflow, all of it, where a bucket is full'),
   },
   {
     name: 'redis-overflow-outlives-its-bucket',
     breaks: 'a full bucket is forgotten before its overflow, and what is in that with it',
-    file: LUA,
-    from: "if moved[b] then call('SET', KEYS[n + b], MOVED, 'KEEPTTL') end\n  prolong(KEYS[n + b], 0)",
-    to: "if moved[b] then call('SET', KEYS[n + b], MOVED, 'KEEPTTL') end",
+    file: SETTLE,
+    from: "    if added.moved then call('SET', bucket, MOVED, 'KEEPTTL') end\n  end\n  prolong(bucket, 0)",
+    to: "    if added.moved then call('SET', bucket, MOVED, 'KEEPTTL') end\n  end\n  if #added.bucket > 0 then prolong(bucket, 0) end",
     tests: tests(KEPT, 'what the Redis store keeps prolongs a full bucket together with its overflow'),
   },
   {
     name: 'redis-moved-without-its-pending',
     breaks: 'what the same call was about to append to a bucket is not moved with it: the message is run again',
-    file: LUA,
-    from: "call('GET', KEYS[n + b]) .. (entries[b] or '')",
+    file: SETTLE,
+    from: "call('GET', KEYS[n + b]) .. table.concat(added.bucket)",
     to: "call('GET', KEYS[n + b])",
     tests: tests(KEPT, 'what the Redis store keeps goes to the overflow, all of it, where a bucket is full'),
   },
   {
     name: 'redis-moved-lives-shorter',
     breaks: 'what is moved out of a full bucket is forgotten earlier than the bucket would have been',
-    file: LUA,
-    from: "moved[b] and call('PTTL', KEYS[n + b]) or 0",
+    file: SETTLE,
+    from: "added.moved and call('PTTL', bucket) or 0",
     to: '0',
     tests: tests(KEPT, 'what the Redis store keeps is found where a bucket stayed full beside its overflow'),
   },
   {
+    name: 'redis-claim-without-parts',
+    breaks: 'what a full slice of an overflow did not take is overlooked: the message is run again',
+    file: PACKED,
+    from: 'if done or #slice + 16 <=',
+    to: 'if true or #slice + 16 <=',
+    tests: tests(KEPT, 'what the Redis store keeps goes to a part of its slice where that is full'),
+  },
+  {
+    name: 'redis-claim-without-archive',
+    breaks: 'what was put into an archive is overlooked: the message is run again half an hour later',
+    file: PACKED,
+    from: 'not moved and find(bucket, identity) or find(place.archive, identity)',
+    to: 'not moved and find(bucket, identity) or nil',
+    tests: tests(KEPT, 'what the Redis store keeps half an hour later is in an archive'),
+  },
+  {
+    name: 'redis-archive-begun-anew',
+    breaks: 'what comes late to an archive replaces what was there',
+    file: 'lib/idempotency/redis-scripts.ts',
+    from: "(redis.call('GET', archive) or '') .. table.concat(more)",
+    to: 'table.concat(more)',
+    tests: tests(KEPT, 'what the Redis store keeps half an hour later is in a new bucket if it comes late'),
+  },
+  {
+    name: 'redis-archive-lives-shorter',
+    breaks: 'an archive lives as long as the last of its buckets would have, not as the longest',
+    file: 'lib/idempotency/redis-scripts.ts',
+    from: 'math.max(till, left)',
+    to: 'left',
+    tests: tests(KEPT, 'what the Redis store keeps half an hour later is in an archive'),
+  },
+  {
     name: 'redis-token-not-growing',
     breaks: 'the Lua gives every lease of a message the same fencing token',
-    file: LUA,
+    file: CLAIM,
     from: 'fence = math.max(fence + 1, us)',
     to: 'fence = math.max(fence, 1)',
     tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client lets the next owner take over from one that left'),
