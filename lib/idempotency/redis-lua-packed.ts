@@ -6,7 +6,7 @@
  *     live key   state, fence, attempt, generation, starts, exhausted, digest[8]; a lease adds its sequence and owner.
  *                States: L leased, F released by failure, R returned, D dead, C completed (fence is then epoch ms)
  *     bucket     entries of 16 bytes: identity[11] digest[3] minutes[2], appended; see `redis-packing.ts`
- *     overflow   hash: such entries by the time in their ids, 128 slices of 128 ms; what a full slice cannot take is in one of its 16 parts.
+ *     overflow   hash: such entries by the time in their ids, 128 slices of 128 ms; what a full slice cannot take is in one of its 8 parts.
  *                Takes all of a bucket that got full. `moved` is what is left of that then, and without it nobody looks here: so
  *                what goes in prolongs the bucket too, lest that be forgotten first
  *     archive    entries of small buckets of 64 windows, once those are old
@@ -23,10 +23,11 @@
 export const BUCKET_BYTES_MAX = 15_872
 
 /**
- * A slice takes no more than this, 256 entries: enough for 30,000 ids per second. Ids that are claimed together were mostly made together, so
- * a slice is read, and written, once for many. Never to be raised: a slice that was full, and then is not, would hide its parts.
+ * A slice takes no more than this, 128 entries: enough for 16,000 ids per second; what it cannot take goes to its parts. Ids that are
+ * claimed together were mostly made together, so a slice is read, and written, once for many. Never to be raised: a slice that was full,
+ * and then is not, would hide its parts.
  */
-export const SLICE_BYTES_MAX = 4_096
+export const SLICE_BYTES_MAX = 2_048
 
 /** A part takes no more than this, so that looking into one stays cheap whatever ids a producer invents. */
 export const PART_BYTES_MAX = 32 * 1024
@@ -64,7 +65,7 @@ local function sliceOf(identity)
   return string.char(high % 64 * 2 + math.floor(low / 128))
 end
 local function partOf(identity)
-  return sliceOf(identity) .. string.char(string.byte(identity, 1) % 16)
+  return sliceOf(identity) .. string.char(string.byte(identity, 1) % 8)
 end
 
 -- All that is left of a bucket whose entries are in its overflow.

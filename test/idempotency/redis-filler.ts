@@ -22,7 +22,7 @@ export function fieldsOf(id: string): { slice: Buffer; part: Buffer } {
   const identity = Buffer.alloc(ENTRY_BYTES)
   writeIdentity(identity, placeOf(id), 0)
   const slice = Math.floor((placeOf(id).idMs % 2 ** 14) / 128)
-  return { slice: Buffer.from([slice]), part: Buffer.from([slice, identity[0]! % 16]) }
+  return { slice: Buffer.from([slice]), part: Buffer.from([slice, identity[0]! % 8]) }
 }
 
 /** Does what the store does in passing when the windows of these ids are old. */
