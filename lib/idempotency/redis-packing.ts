@@ -4,18 +4,17 @@
  * A UUIDv7 (canonical, lower case) carries its own time, so its place follows from the id alone: a *shard* (all random
  * bits folded to four) and a *window* of 2^14 ms. What is left of it, 74 random bits and 14 bits of time, is exactly 11
  * bytes: a completed id is those, 3 bytes of the body's digest and 2 of time, appended to the bucket of its shard and window. A bucket
- * that gets full, as at more than 900 ids per second, becomes an overflow, of 128 parts that are read one by one.
- * Nothing is lost in packing: an id is never taken for another.
+ * that gets full, as at more than 900 ids per second, becomes an overflow, of slices of time that are read one by one; one that stays small
+ * goes to an archive half an hour later, together with 63 others. Nothing is lost in packing: an id is never taken for another.
  *
  * Measured on Redis 7.0 (`test/bench/redis-memory.ts`), bytes of `used_memory` per completed id, keys and expiry included:
  *
  *     ids per second            1      10     100   1,000  10,000
- *     this, compacted         118      33      20      24      20
- *     this, as written        119      39      28      25      20     (up to 32: APPEND reserves twice the length)
+ *     this, tidied             26      21      19      26      19
+ *     this, as written        120      39      28      28      19     (up to 32: APPEND reserves twice the length)
  *     listpack hashes         120      38      24      71      73     (beyond 128 fields it is no listpack)
  *     a key per id            181     181     181     181     181
  *
- * Windows of 2^16 ms would save a third at 10 ids per second, and have a claim read four times as much at 100.
  * Smaller buckets would cost more at up to 1,000 ids per second: for an overflow, Redis is asked once more by each claim and settlement.
  * Any other id keeps a short key of its own; one that is long or not plain ASCII is known by its SHA-256.
  */
