@@ -1,6 +1,7 @@
 /** Who consumes against whom, with and without deduplication. */
 
 import { type Contest, lazy, rates } from './contest.ts'
+import type { Job, Measured } from './job.ts'
 
 const byHand = () => import('./consume-amqplib.ts')
 const surehop = () => import('./consume-surehop.ts')
@@ -11,6 +12,11 @@ const rascal = () => import('./peer-rascal.ts')
 const powertools = () => import('./peer-powertools.ts')
 
 const columns = rates('message')
+
+/** The same with twice the prefetch. */
+function doubled(contestant: (job: Job) => Promise<Measured>): (job: Job) => Promise<Measured> {
+  return (job) => contestant({ ...job, prefetch: 2 * job.prefetch })
+}
 
 export const consumeContests: Readonly<Record<string, Contest>> = {
   consume: {
@@ -34,17 +40,19 @@ export const consumeContests: Readonly<Record<string, Contest>> = {
   deduplicate: {
     title: 'Consume from a quorum queue with deduplication in Redis',
     note: [
-      'All: prefetch 200, remembered for 14 days, every message new. By hand: amqplib and ioredis; no fencing, nothing renewed, bodies not compared: who dies between its two `SET`s leaves a key that swallows the message or lets it run twice.',
+      'All: prefetch 200 where nothing else is said, remembered for 14 days, every message new. By hand: amqplib and ioredis; no fencing, nothing renewed, bodies not compared: who dies between its two `SET`s leaves a key that swallows the message or lets it run twice.',
       '@aws-lambda-powertools/idempotency: `makeIdempotent()` around the handler, `CachePersistenceLayer` with @redis/client (which writes the commands of one tick together), the message id as key, no local cache (its default), in progress for 15 s, on the same amqplib loop. Not renewed, no fencing; bodies not compared.',
-      'Surehop: leases that are renewed, fencing tokens, a count of starts without an end, bodies compared; `concurrency: 200`, so that as many are worked on at a time as in the loops.',
+      'Surehop: leases that are renewed, fencing tokens, a count of starts without an end, bodies compared; `concurrency: 200`, so that as many are worked on at a time as in the loops with prefetch 200, which is their only bound. Left to itself, it prefetches twice its concurrency.',
     ].join('\n'),
     columns,
     full: true,
     contestants: {
       'by hand: SET NX, handler, SET, ack': lazy(byHand, (it) => it.rawDeduplicated),
-      'the same, auto-pipelined': lazy(byHand, (it) => it.rawPipelined),
+      'by hand, prefetch and handlers 400': lazy(byHand, (it) => doubled(it.rawDeduplicated)),
+      'by hand, auto-pipelined': lazy(byHand, (it) => it.rawPipelined),
       '@aws-lambda-powertools/idempotency': lazy(powertools, (it) => it.deduplicated),
       'Surehop, Redis store': lazy(surehop, (it) => it.surehopDeduplicated),
+      'Surehop, prefetch as it comes (400)': lazy(surehop, (it) => doubled(it.surehopDeduplicated)),
     },
   },
 }
