@@ -9,7 +9,8 @@
  *     overflow   hash: such entries by the time in their ids, 128 slices of 128 ms; what a full slice cannot take is in one of its 8 parts.
  *                Takes all of a bucket that got full. `moved` is what is left of that then, and without it nobody looks here: so
  *                what goes in prolongs the bucket too, lest that be forgotten first
- *     archive    entries of small buckets of 64 windows, once those are old
+ *     archive    entries of 17 bytes, of what were small buckets of 64 windows: identity[11] window[1] digest[3] minutes[2]. The window, of
+ *                those 64, belongs to the identity: the same random bits in another window are another id
  *     owners     hash: owner -> alive until (epoch ms), since (microseconds, start of its unbroken presence)
  *
  * A digest of zeros is "not compared". What is full stays full: nothing is taken out of a bucket but all of it, and nothing out of a slice.
@@ -30,7 +31,7 @@ export const BUCKET_BYTES_MAX = 15_872
 export const SLICE_BYTES_MAX = 2_048
 
 /** A part takes no more than this, so that looking into one stays cheap whatever ids a producer invents. */
-export const PART_BYTES_MAX = 32 * 1024
+export const PART_BYTES_MAX = 16 * 1024
 
 /** Buckets of no more than this, 32 entries, go to the archive: in those that are larger the key is a small part. */
 export const SMALL_BUCKET_BYTES = 512
@@ -48,13 +49,13 @@ local function differ(a, b)
   return a ~= b and a ~= none and b ~= none
 end
 
--- The five bytes kept beside an identity, or nil.
+-- The five bytes kept behind an identity, or nil. An entry is both.
 local function find(entries, identity)
-  local from = 1
+  local from, length = 1, #identity
   while true do
     local i = search(entries, identity, from, true)
     if not i then return nil end
-    if (i - 1) % 16 == 0 then return sub(entries, i + 11, i + 15) end
+    if (i - 1) % (length + 5) == 0 then return sub(entries, i + length, i + length + 4) end
     from = i + 1
   end
 end
@@ -76,6 +77,12 @@ local function open(at)
   return { at = at, bucket = call('GET', KEYS[at]) or '', archive = call('GET', KEYS[at + 2]) or '', fields = {} }
 end
 
+local function findArchived(place, identity)
+  if place.archive == '' then return nil end
+  local window = tonumber(string.match(KEYS[place.at], '[^:]*$'), 36)
+  return find(place.archive, identity .. string.char(window % 64))
+end
+
 local function fieldOf(place, name)
   local value = place.fields[name]
   if not value then
@@ -88,7 +95,7 @@ end
 -- What find() finds, wherever it is.
 local function findPacked(place, identity)
   local bucket, moved = place.bucket, place.bucket == MOVED
-  local done = not moved and find(bucket, identity) or find(place.archive, identity)
+  local done = not moved and find(bucket, identity) or findArchived(place, identity)
   if done or (not moved and #bucket + 16 <= ${BUCKET_BYTES_MAX}) then return done end
   local slice = fieldOf(place, sliceOf(identity))
   done = find(slice, identity)

@@ -52,7 +52,7 @@ return table.concat(sinces)
 const LOOK = `
 local payload = ARGV[1]
 local n, s, at = struct.unpack('<I2I2', payload)
-local replies = {}
+local places, replies = {}, {}
 for i = 1, n do
   local shard, b, identity
   shard, b, identity, at = struct.unpack('<BHc11', payload, at)
@@ -62,7 +62,8 @@ for i = 1, n do
     local alive = state == 'L' and aliveUntil(KEYS[shard], string.sub(value, after + 8)) > ms
     replies[i] = (alive and '1' or '0') .. value
   else
-    local done = b > 0 and findPacked(open(s + n + b), identity)
+    if b > 0 and not places[b] then places[b] = open(s + n + b) end
+    local done = b > 0 and findPacked(places[b], identity)
     replies[i] = done and 'P' .. done or ''
   end
 end
@@ -72,7 +73,7 @@ return replies
 /**
  * Puts small buckets into their archive, where they cost no key of their own, and gives back what Redis reserved beyond the length of
  * others (APPEND reserves twice the length; overflows and archives are written without).
- * KEYS: an archive, its buckets. No ARGV. An archive lives as long as the bucket that would have lived longest.
+ * KEYS: an archive, its 64 buckets in order. No ARGV. An archive lives as long as the bucket that would have lived longest.
  * Races: none, an id is in one or the other for whoever asks; a bucket that is written to again begins anew beside its archive.
  */
 const TIDY = `
@@ -82,10 +83,13 @@ for i = 2, #KEYS do
   local bucket = KEYS[i]
   local size = redis.call('STRLEN', bucket)
   local left = size > 0 and redis.call('PTTL', bucket) or 0
-  if left > 0 and size % 16 == 0 and size <= ${SMALL_BUCKET_BYTES} and length + size <= ${BUCKET_BYTES_MAX} then
-    more[#more + 1] = redis.call('GET', bucket)
+  if left > 0 and size % 16 == 0 and size <= ${SMALL_BUCKET_BYTES} and length + size / 16 * 17 <= ${BUCKET_BYTES_MAX} then
+    local entries, window = redis.call('GET', bucket), string.char(i - 2)
+    for j = 1, size, 16 do
+      more[#more + 1] = string.sub(entries, j, j + 10) .. window .. string.sub(entries, j + 11, j + 15)
+    end
     gone[#gone + 1] = bucket
-    length, till = length + size, math.max(till, left)
+    length, till = length + size / 16 * 17, math.max(till, left)
   elseif size > 0 and redis.call('MEMORY', 'USAGE', bucket) > size * 1.25 + 150 then
     redis.call('SET', bucket, redis.call('GET', bucket), 'KEEPTTL')
   end

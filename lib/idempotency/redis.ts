@@ -2,8 +2,8 @@
  * Remembers in Redis (7 or newer; plain, Sentinel or Cluster), shared by all processes of a service.
  *
  * Promises: each claim and each settlement is decided atomically, by Redis' own clock; one call of `claim` or `settle` is one
- * round trip (one per shard on a Cluster); a completed UUIDv7 takes 19 to 30 bytes of Redis' memory once it is half an hour old
- * (`redis-packing.ts`); no certain answer is `StoreUnavailable`, never a guess.
+ * round trip (one per shard on a Cluster); a completed UUIDv7 takes 19 to 30 bytes of Redis' memory some half an hour later,
+ * if others are settled then (`redis-packing.ts`); no certain answer is `StoreUnavailable`, never a guess.
  * Does NOT promise: that Redis never forgets. After a failover or a restart without persistence a message may run again;
  * `check()` warns of the settings that make it likely. The 3 bytes kept of a completed message's digest overlook 1 in 16 million
  * of other bodies under its id.
@@ -45,6 +45,7 @@ const BATCH_MAX = 512
 
 /** Buckets are tidied when their archive, of 17 minutes, is so many behind the present: for what comes late, again after hours and after a day. */
 const TIDIED_BEHIND = [2, 12, 96]
+const TIDIED_PARTS = TIDIED_BEHIND.length * SHARDS
 
 const allShards = Array.from({ length: SHARDS }, (_, shard) => shard)
 
@@ -58,8 +59,10 @@ export class RedisIdempotencyStore implements IdempotencyStore {
   readonly #prefix: string
   readonly #keys = new Map<string, batch.ScopeKeys>()
   readonly #presence = new RedisPresence()
-  /** Per scope, how much has been tidied in the archive of the present. */
+  /** Per scope, how many parts have been tidied in the archive of the present. */
   readonly #tidied = new Map<string, { readonly present: number; readonly parts: number }>()
+  /** Processes begin with different parts, for some make few settlements. */
+  readonly #firstPart = Math.floor(Math.random() * TIDIED_PARTS)
 
   constructor(redis: RedisTarget, options: RedisIdempotencyStoreOptions = {}) {
     checkOptions('RedisIdempotencyStore', options, RULES)
@@ -149,10 +152,11 @@ export class RedisIdempotencyStore implements IdempotencyStore {
     const present = archiveOf(windowAt(Date.now()))
     const last = this.#tidied.get(scope.name)
     const parts = last?.present === present ? last.parts : 0
-    const behind = TIDIED_BEHIND[Math.floor(parts / SHARDS)]
-    if (behind === undefined) return
+    if (parts === TIDIED_PARTS) return
     this.#tidied.set(scope.name, { present, parts: parts + 1 })
-    const keys = batch.tidyKeys(this.#keysOf(scope), parts % SHARDS, present - behind)
+    const part = (this.#firstPart + parts) % TIDIED_PARTS
+    const behind = TIDIED_BEHIND[Math.floor(part / SHARDS)]!
+    const keys = batch.tidyKeys(this.#keysOf(scope), part % SHARDS, present - behind)
     this.#link.run(tidyScript, keys, []).catch(() => {})
   }
 

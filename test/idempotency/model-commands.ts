@@ -77,15 +77,27 @@ export const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 1, arbitrary: fc.constant<Command>({ kind: 'wipe' }) },
 )
 
-/** Two that are packed, two that are not. Of one shard, for a claim keeps its owner alive only in the shards it touches. */
+/**
+ * Two that are packed, and differ only in their time; two that are not. Of one shard, for a claim keeps its owner alive only in the
+ * shards it touches.
+ */
 export function idsOfOneShard(): string[] {
-  const makers = [() => v7(), () => v7(), () => randomUUID(), () => 'x'.repeat(100) + randomUUID()]
-  return makers.map((make) => {
-    for (;;) {
-      const id = make()
-      if (placeOf(id).shard === 0) return id
-    }
-  })
+  const packed = ofShard0(() => v7())
+  return [packed, twinOf(packed), ofShard0(randomUUID), ofShard0(() => 'x'.repeat(100) + randomUUID())]
+}
+
+function ofShard0(make: () => string): string {
+  for (;;) {
+    const id = make()
+    if (placeOf(id).shard === 0) return id
+  }
+}
+
+/** The same random bits 16 s earlier or later, of the same 17 minutes. */
+function twinOf(id: string): string {
+  const ms = placeOf(id).idMs
+  const other = (ms + (ms % 2 ** 20 < 2 ** 19 ? 2 ** 14 : -(2 ** 14))).toString(16).padStart(12, '0')
+  return `${other.slice(0, 8)}-${other.slice(8)}${id.slice(13)}`
 }
 
 /** One store as the commands see it. Tokens differ between stores: they are spoken of by the order they were granted in. */

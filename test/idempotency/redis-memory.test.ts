@@ -248,7 +248,7 @@ describe('what the Redis store keeps', () => {
       const archives = await keys('a')
       expect(archives).to.have.length.lessThan(buckets.length / 4)
       const lengths = await Promise.all(archives.map((key) => redis.client.strlen(key)))
-      expect(lengths.reduce((a, b) => a + b)).to.equal(16 * ids.length)
+      expect(lengths.reduce((a, b) => a + b)).to.equal(17 * ids.length)
       for (const key of archives)
         expect(await redis.client.pttl(key)).to.be.greaterThan((key === archiveOf(older) ? 9 : 0.9) * scope.retentionMs)
       expect(await states(ids)).to.deep.equal(['completed'])
@@ -265,8 +265,31 @@ describe('what the Redis store keeps', () => {
       const id = v7({ msecs: old(0) })
       await complete([id])
       await inPassing(async () => expect(await redis.client.exists(bucketOf(id))).to.equal(0))
-      expect(await redis.client.strlen(packedKey(scope.name, id, 'a'))).to.equal(16)
+      expect(await redis.client.strlen(packedKey(scope.name, id, 'a'))).to.equal(17)
       expect(await states([id])).to.deep.equal(['completed'])
+    })
+
+    it('is not taken for another id of the same random bits and another time', async () => {
+      const id = v7({ msecs: old(0) })
+      const others = twins(id)
+      await complete([id, others[3]!])
+      await tidy(redis.client, scope.name, [id])
+      expect(await keys('b')).to.deep.equal([])
+      const views = (await store.look(scope, others)).map(({ state }) => state)
+      const expected = others.map((_, n) => (n === 3 ? 'completed' : 'absent'))
+      expect(views).to.deep.equal(expected)
+      const answers = await store.claim(
+        scope,
+        'b',
+        others.map((id) => claimOf(id)),
+      )
+      const statuses = answers.map(({ status }) => (status === 'acquired' ? 'absent' : status))
+      expect(statuses).to.deep.equal(expected)
+      await redis.client.del(await keys('i'))
+      expect(await complete(others)).to.deep.equal(others.map((_, n) => (n === 3 ? 'already' : 'settled')))
+      await tidy(redis.client, scope.name, [id])
+      expect(await keys('b')).to.deep.equal([])
+      expect(await states([id, ...others])).to.deep.equal(['completed'])
     })
 
     it('is in a new bucket if it comes late, and joins the archive', async () => {
@@ -281,7 +304,7 @@ describe('what the Redis store keeps', () => {
       expect(await redis.client.strlen(bucketOf(id))).to.equal(16)
       expect(await states([id, late])).to.deep.equal(['completed'])
       await tidy(redis.client, scope.name, [id])
-      expect(await redis.client.strlen(packedKey(scope.name, id, 'a'))).to.equal(32)
+      expect(await redis.client.strlen(packedKey(scope.name, id, 'a'))).to.equal(34)
       expect(await states([id, late])).to.deep.equal(['completed'])
     })
 
@@ -316,10 +339,27 @@ describe('what the Redis store keeps', () => {
   })
 })
 
+/** All other ids of the same archive that differ in nothing but their window. */
+function twins(id: string): string[] {
+  const bytes = Buffer.from(id.replaceAll('-', ''), 'hex')
+  const ms = bytes.readUIntBE(0, 6)
+  const first = ms - (ms % 2 ** 20) + (ms % 2 ** 14)
+  return Array.from({ length: 64 }, (_, n) => first + n * 2 ** 14)
+    .filter((other) => other !== ms)
+    .map((other) => {
+      bytes.writeUIntBE(other, 0, 6)
+      return idOf(bytes)
+    })
+}
+
 /** Another id of the same bucket: the same change in two bytes leaves the shard alone. */
 function sibling(id: string, n = 0): string {
   const bytes = Buffer.from(id.replaceAll('-', ''), 'hex')
   bytes[15]! ^= n + 1
   bytes[14]! ^= n + 1
+  return idOf(bytes)
+}
+
+function idOf(bytes: Buffer): string {
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }

@@ -187,7 +187,7 @@ export const idempotencyMutants: readonly Mutant[] = [
     name: 'redis-claim-without-archive',
     breaks: 'what was put into an archive is overlooked: the message is run again half an hour later',
     file: PACKED,
-    from: 'not moved and find(bucket, identity) or find(place.archive, identity)',
+    from: 'not moved and find(bucket, identity) or findArchived(place, identity)',
     to: 'not moved and find(bucket, identity) or nil',
     tests: tests(KEPT, 'what the Redis store keeps half an hour later is in an archive'),
   },
@@ -198,6 +198,14 @@ export const idempotencyMutants: readonly Mutant[] = [
     from: "(redis.call('GET', archive) or '') .. table.concat(more)",
     to: 'table.concat(more)',
     tests: tests(KEPT, 'what the Redis store keeps half an hour later is in a new bucket if it comes late'),
+  },
+  {
+    name: 'redis-archive-without-window',
+    breaks: 'ids of the same random bits, made seconds apart, are one id in an archive: a message never runs',
+    file: PACKED,
+    from: 'string.char(window % 64)',
+    to: 'string.char(0)',
+    tests: tests(KEPT, 'what the Redis store keeps half an hour later is not taken for another id'),
   },
   {
     name: 'redis-archive-lives-shorter',
