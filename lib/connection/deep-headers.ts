@@ -5,9 +5,10 @@
  *
  * Promises: an `L` is read as what it is; a header nested deeper than 32 levels (the most a producer here may send) is left out before amqplib sees it, as is one with a prototype to set, and named
  * in the header `surehop-unreadable`; every other header and property comes through byte by byte. Such a message is refused,
- * and never sent on, since its copy would not be the same: the broker moves and keeps it as it is.
+ * and never sent on, since its copy would not be the same: the broker moves and keeps it as it is. Not so where only headers of the
+ * broker's own bookkeeping were forged, which are never sent on: those are left out, and the message is handled.
  */
-import { HEADER, MAX_HEADER_DEPTH } from '../message.ts'
+import { HEADER, isBrokerHeader, MAX_HEADER_DEPTH } from '../message.ts'
 
 /** What is needed of amqplib's connection: the bytes that came and were not read yet, and the reader of one frame. */
 export interface FrameReader {
@@ -99,10 +100,12 @@ function withoutUnreadable(table: Buffer): Buffer {
     const valueAt = at + 1 + table.readUInt8(at)
     const end = endOf(table, valueAt)
     if (isPrototype(table, at) || !readable(table, valueAt)) {
-      if (names.length < MAX_NAMED) names.push(table.toString('utf8', at + 1, valueAt))
+      const name = table.toString('utf8', at + 1, valueAt)
+      if (names.length < MAX_NAMED && !isBrokerHeader(name)) names.push(name)
     } else kept.push(table.subarray(at, end))
     at = end
   }
+  if (names.length === 0) return Buffer.concat(kept)
   const text = Buffer.from(names.join(', '))
   const name = Buffer.from(HEADER.unreadable)
   return Buffer.concat([...kept, Buffer.from([name.length]), name, Buffer.from('S'), sized(text)])

@@ -51,6 +51,20 @@ describe('headers nested too deep', () => {
     expect(begun).to.equal(1)
   })
 
+  it('keep no message from being handled where they are forged bookkeeping of the broker, which is never sent on', async () => {
+    await using surehop = await connect({ amqp: URL, service: 'deep' })
+    const queue = uniqueQueue()
+    const handled = latch<object>()
+    await surehop.consume(queue, { identity: 'unguarded' }, async ({ headers }) => handled.resolve(headers))
+    const prototype: Table = [[named('__proto__'), { t: 'D', places: 0, digits: 0 }]]
+    await send(queue, 'm', [
+      [named('x-delivery-count'), { t: 'A', v: [{ t: 'F', v: prototype }] }],
+      [named('x-last-death-queue'), { t: 'deep', of: 'F', levels: 6_000 }],
+      [named('theirs'), { t: 'S', v: named('kept') }],
+    ])
+    expect(await handled.promise).to.deep.equal({ theirs: 'kept' })
+  })
+
   it('are never lost on the way: the letter is not sent again, and does not keep the others', async () => {
     await using surehop = await connect({ amqp: URL, service: 'deep' })
     const queue = uniqueQueue()
