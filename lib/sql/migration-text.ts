@@ -20,9 +20,13 @@ export const SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('surehop.migra
 
 /** The table of applied steps. Creating what exists is not tried: "IF NOT EXISTS" wants the right to create even then. */
 export const VERSIONS_TABLE = {
-  find: `SELECT to_regclass('{schema}.migrations') IS NOT NULL AS found,
-  (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass('{schema}.migrations')
-    AND attname IN ('version', 'name', 'applied_at')) = 3 AS ours`,
+  // Not by to_regclass: that sees what is committed now, the rest of the statement what was when it began, and between them lies a creation.
+  find: `SELECT count(DISTINCT c.oid) > 0 AS found,
+  count(a.attname) FILTER (WHERE a.attname IN ('version', 'name', 'applied_at')) = 3 AS ours
+FROM pg_catalog.pg_namespace n
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = 'migrations'
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+WHERE n.nspname = '{schema}'`,
   read: 'SELECT coalesce(max(version), 0) AS version FROM {schema}.migrations',
   create: `
 DO $surehop$ BEGIN

@@ -26,7 +26,9 @@ export class TimeLimit {
     if (this.#until === Number.POSITIVE_INFINITY) return row
     const began = performance.now()
     const done = new AbortController()
-    const timeIsUp = pause(this.#until - began, undefined, { signal: done.signal }).catch(() => undefined)
+    // A timer drops the fraction, and may be early by one more.
+    const leftMs = Math.ceil(this.#until - began) + 1
+    const timeIsUp = pause(leftMs, undefined, { signal: done.signal }).catch(() => undefined)
     const result = await Promise.race([row, timeIsUp])
     done.abort()
     this.#shortestMs = Math.min(this.#shortestMs, performance.now() - began)

@@ -78,6 +78,21 @@ describe('migrate', function () {
     })
   }
 
+  it('takes a table that another process is just making for there or not there, never for a stranger’s', async () => {
+    const [schema, client] = [named(), await opened().connect()]
+    // What the statement saw when it began, and what is committed while it runs: here with all the time in the world between.
+    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1')
+    await migrate(pool, { schema })
+    const earlier: SqlPool = {
+      query: (sql: string, values?: unknown[]) => client.query(sql, values),
+      connect: () => Promise.reject(new Error('nobody asks')),
+    }
+    expect(await schemaVersion(earlier, { schema })).to.equal(0)
+    await client.query('COMMIT')
+    expect(await schemaVersion(earlier, { schema })).to.equal(LATEST)
+    client.release()
+  })
+
   for (const [where, word, number, left] of [
     ['between two steps', 'BEGIN', 2, 1],
     ['in the first one, which makes the schema', 'INSERT', 1, 0],
