@@ -40,7 +40,7 @@ describe('a row that the broker closes the channel or the connection over', func
     const errors: string[] = []
     for await (const { lastError } of desk.list({ state: 'parked' })) errors.push(String(lastError))
     for (const [i, name] of names.entries()) expect(errors[i]).contain(`expected ${name} to be`)
-    expect(lost.filter(({ from }) => from === 'open')).empty
+    expect(lost.filter(({ from }) => from === 'open').map(({ error }) => error?.message)).deep.equal([])
     expect(resent).empty
   })
 
