@@ -1,10 +1,10 @@
 // Writes what a run showed: a table for people, which the README includes, and the figures for programs, a pair of files per release.
 //
-// A row played by itself takes its place in the table of the last whole run, which says so, and what the row had broken before: to play a
+// A row played by itself takes its place in the table of the last whole run, which says so, and why the row had failed before: to play a
 // row until it passes must not go unseen.
 
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { type About, type Again, broken, type Played, table } from './table.ts'
+import { type About, type Again, failings, type Played, table } from './table.ts'
 
 const FOLDER = new URL('./results/', import.meta.url)
 
@@ -38,7 +38,7 @@ export async function inPlace({ rows, about }: Results, folder: URL = FOLDER): P
 }
 
 function againOf({ id }: Played, whole: Results, { commit, seed, at }: About): Again {
-  return { id, commit, seed, at, before: broken(whole.rows.find((row) => row.id === id)!) }
+  return { id, commit, seed, at, before: failings(whole.rows.find((row) => row.id === id)!) }
 }
 
 async function lastRun(name: string, folder: URL): Promise<Results> {

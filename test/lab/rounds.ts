@@ -3,8 +3,8 @@
 //   starting -> working (under trouble) -> whole again -> draining -> closed -> judged
 //
 // Promises: each lane has its number of turns, and at least so many messages flow, unless the time is up; a trouble that cannot be
-// healed, or work that does not drain, is told in the row and never hidden by the counts; the ledger stays only where a
-// promise was broken.
+// healed, or work that does not drain, is told in the row and never hidden by the counts; the ledger stays only where
+// the row failed.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -19,7 +19,7 @@ import { judgeHalves } from './reconcile/halves.ts'
 import { withJudgement } from './reconcile/judgement.ts'
 import { judgeLetters } from './reconcile/letters.ts'
 import { reconcile } from './reconcile.ts'
-import { broken, type Played } from './table.ts'
+import { failings, type Played } from './table.ts'
 import type { Workload, World } from './world.ts'
 
 /** How large a row is. */
@@ -60,7 +60,7 @@ export async function play(row: Row, grounds: Grounds, seed: number, size: Size,
     seconds: (performance.now() - began) / 1_000,
     ...outcome,
   }
-  if (broken(played).length === 0) await rm(folder, { recursive: true, force: true })
+  if (failings(played).length === 0) await rm(folder, { recursive: true, force: true })
   else tell(`the ledger is kept in ${folder}`)
   letGo()
   return played

@@ -14,7 +14,7 @@ import { allRows, type Row } from './mix.ts'
 import { inPlace, type Results, writeResults } from './results.ts'
 import { play, type Size, type Tell } from './rounds.ts'
 import { FULL, SHORT, SHORT_CLOSING_MS, SHORT_LEAST_ROWS, SHORT_ROWS, SHORT_WITHIN_MS } from './sizes.ts'
-import { type About, broken, type Played, table } from './table.ts'
+import { type About, endOf, failings, type Played, table } from './table.ts'
 import { TimeLimit } from './time-limit.ts'
 import { versionsOf } from './versions.ts'
 import type { Release } from './world.ts'
@@ -68,7 +68,7 @@ function list(): number {
   return 0
 }
 
-/** @returns whether all promises were kept; nothing where the release cannot be had */
+/** @returns whether all rows passed; nothing where the release cannot be had */
 async function tryRelease(release: Release, flags: Flags, began: number): Promise<boolean | undefined> {
   try {
     return await runOn(release, flags, began)
@@ -92,7 +92,7 @@ async function runOn(release: Release, flags: Flags, began: number): Promise<boo
   const about: About = { ...code, seed: flags.seed, at, ...sinceThen(began), machine: machine(), versions }
   console.log(`${table(played, about)}\n`)
   if (flags.write) say(`written: ${await write({ rows: played, about }, flags)}`)
-  const kept = wasEnough(played, flags) && played.every((row) => broken(row).length === 0)
+  const kept = wasEnough(played, flags) && played.every((row) => endOf(row) === 'kept')
   // A row is still in work: nobody waits for it, and no other release can be played beside it.
   if (isCut) process.exit(kept && release === flags.release.at(-1) ? 0 : 1)
   return kept
@@ -152,9 +152,9 @@ function loadOf({ messages, turns, mixTurns, fleet }: Size): string {
 /** The row's end, and where it is bad what is needed to look into it. */
 function conclude(result: Played, command: string, tell: Tell): void {
   const { verdict, seconds, injected } = result
-  const wrong = broken(result)
+  const wrong = failings(result)
   const sum = `${verdict.messages} messages, ${injected} faults, ${seconds.toFixed(0)} s`
-  tell(wrong.length === 0 ? `kept: ${sum}` : `BROKEN: ${wrong.join('; ')} (${sum})`)
+  tell(wrong.length === 0 ? `kept: ${sum}` : `${endOf(result)}: ${wrong.join('; ')} (${sum})`)
   if (wrong.length === 0) return
   for (const line of verdict.evidence) tell(`  ${line}`)
   tell(`again with: ${command}`)

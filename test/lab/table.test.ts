@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { broken, type Played, PROMISES, table } from './table.ts'
+import { broken, endOf, failings, type Played, PROMISES, table } from './table.ts'
 import type { Verdict } from './world.ts'
 
 const machine = { cpu: 'a cpu', cores: 2, memoryGib: 8, system: 'an os', load: 0 }
@@ -20,33 +20,35 @@ function played(change: Partial<Played['verdict']> = {}, more: Partial<Played> =
 
 describe("the lab's table", () => {
   it('passes a row that kept every promise', () => {
-    expect(broken(played())).to.deep.equal([])
+    expect(failings(played())).to.deep.equal([])
+    expect(endOf(played())).to.equal('kept')
   })
 
   for (const promise of PROMISES) {
     it(`fails a row for a single message ${promise}`, () => {
-      expect(broken(played({ [promise]: 1 }))).to.deep.equal([`${promise} 1`])
+      expect(failings(played({ [promise]: 1 }))).to.deep.equal([`${promise} 1`])
+      expect(endOf(played({ [promise]: 1 }))).to.equal('BROKEN')
     })
   }
 
   it('accepts repeated effects, each of which the ledger has explained by a limit', () => {
-    expect(broken(played({ repeated: 4 }, { limits: ['redis-forgets'] }))).to.deep.equal([])
+    expect(failings(played({ repeated: 4 }, { limits: ['redis-forgets'] }))).to.deep.equal([])
     expect(table([played({ repeated: 4 })], about)).to.match(/\| +4 ¹ \|[\s\S]*^¹ The process died, or lost its lease/m)
   })
 
   it('fails a row that tried nothing, or did not come to its end', () => {
-    expect(broken(played({}, { injected: 0 }))).to.deep.equal(['no fault was injected'])
-    expect(broken(played({ messages: 0 }))).to.deep.equal(['no message came through'])
-    expect(broken(played({}, { trouble: 'it did not drain' }))).to.deep.equal(['it did not drain'])
+    expect(failings(played({}, { injected: 0 }))).to.deep.equal(['no fault was injected'])
+    expect(failings(played({ messages: 0 }))).to.deep.equal(['no message came through'])
+    expect(failings(played({}, { trouble: 'it did not drain' }))).to.deep.equal(['it did not drain'])
   })
 
   it('fails a row that was to make processes meet, and in which they did not', () => {
     const provokes = ['takenOver', 'refused'] as const
-    expect(broken(played({}, { provokes }))).to.deep.equal([])
-    expect(broken(played({ refused: 0 }, { provokes }))).to.deep.equal([
+    expect(failings(played({}, { provokes }))).to.deep.equal([])
+    expect(failings(played({ refused: 0 }, { provokes }))).to.deep.equal([
       'nobody whose run was taken over tried to write',
     ])
-    expect(broken(played({ takenOver: 0, refused: 0 }, { provokes }))).to.have.lengthOf(2)
+    expect(failings(played({ takenOver: 0, refused: 0 }, { provokes }))).to.have.lengthOf(2)
     expect(table([played()], about)).to.match(/\| +3 \/ 2 \/ 1 \|/)
   })
 
@@ -73,7 +75,7 @@ describe("the lab's table", () => {
   })
 
   it('counts disorder within a limit beside the rest, with the limit', () => {
-    expect(broken(played({ reordered: 12 }))).to.deep.equal([])
+    expect(failings(played({ reordered: 12 }))).to.deep.equal([])
     expect(table([played({ reordered: 12 })], about)).to.match(/\| +0 \+ 12 ³ \|[\s\S]*^³ Handled after a later one/m)
     expect(table([played()], about)).not.to.contain('³')
   })
@@ -105,6 +107,38 @@ describe("the lab's table", () => {
       .to.contain('**a fault: BROKEN**')
       .and.to.contain('1 of 2 rows broke a promise. Seed 7, 2026-01-02, 2 min 50 s')
     expect(table([played()], about)).to.contain('All rows kept their promises')
+  })
+
+  const untried: Readonly<Record<string, Played>> = {
+    'whose fault could not be injected or healed': played({}, { trouble: '"a fault" could not be injected or healed' }),
+    'in which nothing was injected': played({}, { injected: 0 }),
+    'through which nothing came': played({ messages: 0 }),
+    'in which nothing came to what it is there for': played({ refused: 0 }, { provokes: ['refused'] }),
+  }
+
+  for (const [what, row] of Object.entries(untried)) {
+    it(`fails a row ${what}, and does not say that it broke a promise`, () => {
+      expect(failings(row)).to.have.lengthOf(1)
+      expect(broken(row)).to.deep.equal([])
+      expect(endOf(row)).to.equal('NOT TRIED TO THE END')
+      expect(table([played(), row], about))
+        .to.contain('**a fault: NOT TRIED TO THE END**')
+        .and.to.contain('1 of 2 rows could not be tried to the end. Seed 7')
+        .and.not.to.match(/BROKEN|broke a promise|All rows kept/)
+    })
+  }
+
+  it('says that a promise was broken also of a row that could not be tried to the end', () => {
+    const row = played({ lost: 2 }, { trouble: 'it did not drain' })
+    expect(failings(row)).to.deep.equal(['lost 2', 'it did not drain'])
+    expect(endOf(row)).to.equal('BROKEN')
+  })
+
+  it('counts those that broke a promise and those that could not be tried apart', () => {
+    const rows = [played(), played({ lost: 2 }, { trouble: 'it did not drain' }), played({}, { injected: 0 })]
+    expect(table(rows, about)).to.contain(
+      '1 of 3 rows broke a promise, 1 of 3 rows could not be tried to the end. Seed 7',
+    )
   })
 
   it('adds up all rows, with the longest gap of any', () => {

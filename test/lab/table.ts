@@ -3,6 +3,9 @@
 // A row passes if nothing was lost, doubled, written by a zombie, out of order, phantom or left. Effects repeated within a limit
 // that the README states are counted and shown with that limit, never hidden; each was explained by itself (`reconcile.ts`). What could
 // not be judged is a –, and not a 0.
+//
+// Promises: a row is said to have broken a promise only where the ledger shows it; one in which a fault could not be injected or healed,
+// or that did not come to its end, fails under words of its own. Does NOT say who is to blame for that: the lab, the machine or Surehop.
 
 import type { Machine } from '../bench/machine.ts'
 import type { Limit, Provoked, Verdict } from './world.ts'
@@ -48,19 +51,26 @@ export interface Again {
   readonly commit?: string | undefined
   readonly seed: number
   readonly at: string
-  /** What the row broke before, in words; empty: nothing. */
+  /** Why the row failed before, in words; empty: it passed. */
   readonly before: readonly string[]
 }
 
 /** What must be 0. */
 export const PROMISES = ['lost', 'doubled', 'zombies', 'attempts', 'outOfOrder', 'phantom', 'left'] as const
 
-/** What a row broke, in words; empty: it passes. */
-export function broken({ verdict, injected, trouble, provokes = [] }: Played): readonly string[] {
-  const counts = PROMISES.filter((promise) => verdict[promise] !== 0).map((promise) => `${promise} ${verdict[promise]}`)
+/** Why a row fails, in words; empty: it passes. */
+export function failings(row: Played): readonly string[] {
+  return [...broken(row), ...untried(row)]
+}
+
+/** The promises that a row broke, by the ledger. */
+export function broken({ verdict }: Played): readonly string[] {
+  return PROMISES.filter((promise) => verdict[promise] !== 0).map((promise) => `${promise} ${verdict[promise]}`)
+}
+
+/** What kept a row from being tried to its end. One that tried nothing proves nothing. */
+function untried({ verdict, injected, trouble, provokes = [] }: Played): readonly string[] {
   return [
-    ...counts,
-    // A row that tried nothing proves nothing.
     ...(verdict.messages === 0 ? ['no message came through'] : []),
     ...(injected === 0 ? ['no fault was injected'] : []),
     ...provokes.filter((what) => verdict[what] === 0).map((what) => NEVER_CAME[what]),
@@ -91,6 +101,12 @@ const HEAD = [
   'longest gap, s',
 ]
 
+/** How a row ended; a promise that was broken outweighs what kept the row from its end. */
+export function endOf(row: Played): 'kept' | 'BROKEN' | 'NOT TRIED TO THE END' {
+  if (broken(row).length > 0) return 'BROKEN'
+  return untried(row).length > 0 ? 'NOT TRIED TO THE END' : 'kept'
+}
+
 /** Markdown, as good in a terminal as in the README. */
 export function table(rows: readonly Played[], about: About): string {
   const parts = [heading(about), grid([HEAD, ...rows.map(cells), totals(rows)]), legend(rows), method(rows, about)]
@@ -100,7 +116,8 @@ export function table(rows: readonly Played[], about: About): string {
 function cells(row: Played): string[] {
   const { verdict, id, name, injected } = row
   const { messages, lost, doubled, zombies, attempts, phantom, left, longestGapMs } = verdict
-  const marked = `\`${id}\` ${broken(row).length > 0 ? `**${name}: BROKEN**` : name}`
+  const end = endOf(row)
+  const marked = `\`${id}\` ${end === 'kept' ? name : `**${name}: ${end}**`}`
   const counts = [lost, doubled].map(count)
   const before = [marked, count(messages), count(injected), ...counts, repeats(row), contests([row])]
   const rest = [...[zombies, attempts].map(count), order([row]), ...[phantom, left].map(count)]
@@ -215,9 +232,14 @@ function heading({ commit, load, at, versions }: About): string {
 }
 
 function outcome(rows: readonly Played[]): string {
-  const failed = rows.filter((row) => broken(row).length > 0).length
   if (rows.length === 0) return 'No row was played'
-  return failed === 0 ? 'All rows kept their promises' : `${failed} of ${rows.length} rows broke a promise`
+  const ended = (end: ReturnType<typeof endOf>) => rows.filter((row) => endOf(row) === end).length
+  const failed = [
+    [ended('BROKEN'), 'broke a promise'],
+    [ended('NOT TRIED TO THE END'), 'could not be tried to the end'],
+  ] as const
+  const told = failed.filter(([count]) => count > 0).map(([count, how]) => `${count} of ${rows.length} rows ${how}`)
+  return told.length === 0 ? 'All rows kept their promises' : told.join(', ')
 }
 
 function method(rows: readonly Played[], about: About): string {
