@@ -3,11 +3,12 @@
 
 import { createInterface } from 'node:readline'
 import { deadCommand } from '../../bin/commands/dead.ts'
+import { doctorCommand } from '../../bin/commands/doctor.ts'
 import { outboxCommand } from '../../bin/commands/outbox.ts'
 import { transactionsCommand } from '../../bin/commands/transactions.ts'
 import { explained } from '../../bin/explained.ts'
 
-const COMMANDS = { dead: deadCommand, outbox: outboxCommand, transactions: transactionsCommand }
+const COMMANDS = { dead: deadCommand, doctor: doctorCommand, outbox: outboxCommand, transactions: transactionsCommand }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const [name, ...args] = JSON.parse(line) as [keyof typeof COMMANDS, ...string[]]

@@ -33,7 +33,7 @@ describe('whatever anybody sends', () => {
 
   it('is shown by the command without a byte that a terminal obeys', async function () {
     this.timeout(120_000)
-    const { offences } = await screens(result.world, 1)
+    const { offences } = await screens(result.world)
     expect(offences, `--seed ${seed}`).to.deep.equal([])
   })
 })

@@ -9,7 +9,7 @@ const COLOURS = /\x1b\[\d+(?:;\d+)*m/g
 const OBEYED = /[\x00-\x09\x0b-\x1f\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u
 /** Marks piled on one character paint over the lines above and below. */
 const PILE = /\p{M}{9,}/u
-/** A password of this form is in what the fuzzer gives to the command, and in nothing it may print. */
+/** A password that is in addresses which the fuzzer gives to the command, and in nothing it may print. */
 export const PASSWORD = 'hunter2-must-not-show'
 
 /** How it was printed. */
@@ -19,13 +19,15 @@ export interface Printed {
   readonly json?: boolean
   /** No line is wider. */
   readonly width?: number
+  /** Texts that must not be in it; default: only the fuzzer's own password. */
+  readonly secrets?: readonly string[]
 }
 
 /** What is wrong with it, or undefined. */
-export function offence({ stdout, json, width }: Printed): string | undefined {
+export function offence({ stdout, json, width, secrets = [PASSWORD] }: Printed): string | undefined {
   const text = decoded(stdout)
   if (text === undefined) return 'it is not UTF-8'
-  if (text.includes(PASSWORD)) return 'it shows a password'
+  if (secrets.some((secret) => text.includes(secret))) return 'it shows a password'
   const plain = text.replace(COLOURS, '')
   for (const line of plain.split('\n')) {
     const why = wrongWith(line, json === true, width)

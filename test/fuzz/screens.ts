@@ -1,10 +1,12 @@
-// The command, over all that a run of the fuzzer left behind: what it prints is checked byte by byte, and how it ends.
+// The command, over all that a run of the fuzzer left behind, and with addresses of services that do not do: what it prints is checked
+// byte by byte, and how it ends. Of no address of RabbitMQ, Redis or Postgres may it show the password.
 
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { guard } from '../support/guard.ts'
+import { environmentOf, secretsOf, type Wrong, wrong } from './addresses.ts'
 import type { OutboxWorld } from './outbox.ts'
-import { offence, PASSWORD } from './screen.ts'
+import { offence } from './screen.ts'
 import type { TransactionsWorld } from './transactions.ts'
 import type { World } from './world.ts'
 
@@ -12,8 +14,8 @@ const COMMANDS = fileURLToPath(new URL('./commands.ts', import.meta.url))
 const WIDTH = 100
 const END = /\0end (\d+)\n/
 const TABLES: ReadonlySet<string> = new Set(['list', 'groups', 'status'])
-/** Letters of each queue, rows and transactions that are shown one by one. */
-const SHOWN = 3
+/** Letters of each queue, rows of each state and transactions that are shown one by one. */
+const SHOWN = 12
 const ALL = ['--limit', '999999']
 
 /** One run of the command, and the exit codes it may end with. */
@@ -30,34 +32,68 @@ interface Ended extends Run {
 const fine = (...args: readonly string[]): Run => ({ args, codes: [0] })
 /** A person is told that somebody should look, or that there is no such thing. */
 const partly = (...args: readonly string[]): Run => ({ args, codes: [0, 1, 2] })
-const unreachable = (...args: readonly string[]): Run => ({ args, codes: [2, 3] })
+const misused = (...args: readonly string[]): Run => ({ args, codes: [2] })
+const unreachable = (...args: readonly string[]): Run => ({ args, codes: [3] })
+/** The doctor is there to tell it. */
+const diagnosed = (...args: readonly string[]): Run => ({ args, codes: [1] })
 
-/** Runs list, groups, show and export over every queue. @returns what was wrong, and how many commands ran */
-export async function screens(world: World, shown = SHOWN): Promise<{ offences: string[]; commands: number }> {
+/** What was wrong, and how many commands ran. */
+export interface Shown {
+  readonly offences: readonly string[]
+  readonly commands: number
+}
+
+/** Runs list, groups, show and export over every queue. */
+export async function screens(world: World, shown = SHOWN): Promise<Shown> {
   const runs: Run[] = []
   for (const queue of world.queues) runs.push(...(await letterRuns(world, queue, shown)))
-  runs.push(unreachable('dead', 'list', 'missing', '--amqp', `amqp://guest:${PASSWORD}@127.0.0.1:1`))
-  runs.push(unreachable('dead', 'list', 'missing', '--amqp', `amqp://guest:${PASSWORD}/x@127.0.0.1:1`))
-  return checked(runs)
+  // Beside each other: that nobody listens is known of a broker after 10 s.
+  const [letters, addresses] = await Promise.all([checked(runs), checked(addressRuns())])
+  return { offences: [...letters.offences, ...addresses.offences], commands: letters.commands + addresses.commands }
 }
 
 /** Runs list, status, show and what would be done over all rows of an outbox, and list, show and what would be done over all parked transactions. */
-export async function moreScreens(outbox: OutboxWorld, transactions: TransactionsWorld, shown = SHOWN) {
-  const nowhere = `postgres://fuzz:${PASSWORD}@127.0.0.1:1/x`
+export async function moreScreens(outbox: OutboxWorld, transactions: TransactionsWorld, shown = SHOWN): Promise<Shown> {
   return checked([
     ...(await rowRuns(outbox, shown)),
-    unreachable('outbox', 'list', '--database', nowhere),
+    ...addressed(wrong('DATABASE_URL', process.env), 'outbox', 'list', '--database'),
     ...(await transactionRuns(transactions, shown)),
-    unreachable('transactions', 'list', transactions.name, '--database', nowhere),
+    ...addressed(wrong('DATABASE_URL', process.env), 'transactions', 'list', transactions.name, '--database'),
+    ...addressed(wrong('REDIS_URL', process.env), 'transactions', 'list', transactions.name, '--redis'),
   ])
 }
 
-async function checked(runs: readonly Run[]): Promise<{ offences: string[]; commands: number }> {
-  const ended = await run(runs)
+/** Every service at addresses that do not do. */
+function addressRuns(): Run[] {
+  const [amqp, redis, postgres] = [
+    wrong('AMQP_URL', process.env),
+    wrong('REDIS_URL', process.env),
+    wrong('DATABASE_URL', process.env),
+  ]
+  const runs = addressed(amqp, 'dead', 'list', 'missing', '--verbose', '--amqp')
+  for (const args of [['--redis'], ['--json', '--redis']]) runs.push(...examined(redis, ...args))
+  for (const args of [['--database'], ['--json', '--database']])
+    runs.push(...examined(postgres, '--inbox', 'x', ...args))
+  return runs
+}
+
+function addressed({ nowhere, unreadable, refused }: Wrong, ...args: readonly string[]): Run[] {
+  return [unreachable(...args, nowhere), misused(...args, unreadable), unreachable(...args, refused)]
+}
+
+function examined({ nowhere, unreadable, refused }: Wrong, ...args: readonly string[]): Run[] {
+  const doctor = ['doctor', ...args]
+  return [diagnosed(...doctor, nowhere), misused(...doctor, unreadable), diagnosed(...doctor, refused)]
+}
+
+async function checked(runs: readonly Run[]): Promise<Shown> {
+  const env = environmentOf(process.env)
+  const secrets = secretsOf(env)
+  const ended = await run(runs, env)
   const offences = ended.flatMap((one) => {
     const { args, stdout, code, codes } = one
     const json = args.includes('--json') || args[1] === 'export'
-    const bytes = offence({ stdout, json, ...(TABLES.has(String(args[1])) ? { width: WIDTH } : {}) })
+    const bytes = offence({ stdout, json, secrets, ...(TABLES.has(String(args[1])) ? { width: WIDTH } : {}) })
     const why = bytes ?? (codes.includes(code) ? undefined : `exit code ${code}: ${stdout.toString().slice(0, 300)}`)
     return why ? [`surehop ${args.join(' ').slice(0, 200)}: ${why}`] : []
   })
@@ -65,8 +101,8 @@ async function checked(runs: readonly Run[]): Promise<{ offences: string[]; comm
 }
 
 async function letterRuns({ surehop }: World, queue: string, shown: number): Promise<Run[]> {
-  const ids: string[] = []
-  for await (const { id } of surehop.deadLetters(queue).list({ limit: shown }, { archive: true })) ids.push(id)
+  const ids = new Set<string>()
+  for await (const { id } of surehop.deadLetters(queue).list({}, { archive: true })) ids.add(id)
   const archived = ['--archive', ...ALL]
   return [
     fine('dead', 'list', queue),
@@ -76,11 +112,18 @@ async function letterRuns({ surehop }: World, queue: string, shown: number): Pro
     fine('dead', 'groups', queue, '--json'),
     fine('dead', 'export', queue, '--archive'),
     fine('dead', 'export', queue),
-    ...ids.flatMap((id) => [
-      fine('dead', 'show', queue, id, '--archive'),
-      fine('dead', 'show', queue, id, '--archive', '--json'),
+    ...spread([...ids], shown).flatMap((id) => [
+      fine('dead', 'show', '--archive', '--', queue, id),
+      fine('dead', 'show', '--archive', '--json', '--', queue, id),
     ]),
   ]
+}
+
+/** So many of them at most, evenly from the first to the last. */
+function spread<T>(all: readonly T[], most: number): readonly T[] {
+  if (all.length <= most) return all
+  const step = (all.length - 1) / Math.max(1, most - 1)
+  return Array.from({ length: most }, (_, i) => all[Math.round(i * step)]!)
 }
 
 async function rowRuns({ desk, schema }: OutboxWorld, shown: number): Promise<Run[]> {
@@ -120,8 +163,8 @@ async function transactionRuns({ desk, name, prefix }: TransactionsWorld, shown:
 }
 
 /** One process for all of them; stdout and stderr together, as on a terminal. */
-async function run(runs: readonly Run[]): Promise<Ended[]> {
-  const env = { ...process.env, FORCE_COLOR: '1', COLUMNS: String(WIDTH) }
+async function run(runs: readonly Run[], services: NodeJS.ProcessEnv): Promise<Ended[]> {
+  const env = { ...services, FORCE_COLOR: '1', COLUMNS: String(WIDTH) }
   const child = spawn(process.execPath, ['--import', 'tsx', COMMANDS], { env, stdio: ['pipe', 'pipe', 'pipe'] })
   const release = guard({ pid: child.pid! })
   const pieces: Buffer[] = []
