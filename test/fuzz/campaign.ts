@@ -52,6 +52,9 @@ export interface Result<W> {
   readonly world: W
 }
 
+/** A failing batch is made smaller for no longer: whoever waits for it must be told the seed before the patience ends. */
+const SHRINK_MS = 60_000
+
 /** Runs until all are sent, or one went wrong. */
 export async function campaign<One, W extends Sendable<One>>(
   ground: Ground<One, W>,
@@ -59,20 +62,20 @@ export async function campaign<One, W extends Sendable<One>>(
 ): Promise<Result<W>> {
   const began = performance.now()
   let world = await ground.open()
-  let failed = false
+  let failedAt: number | undefined
   let sent = 0
   let quarter: number | undefined
   const property = fc.asyncProperty(
     fc.array(ground.specimens, { minLength: 1, maxLength: batch, size: 'max' }),
     async (some) => {
-      if (sent >= messages && !failed) return
+      if (failedAt === undefined ? sent >= messages : performance.now() - failedAt > SHRINK_MS) return
       try {
         await world.batch(some)
-        if (!failed) sent += some.length
+        if (failedAt === undefined) sent += some.length
         if (sent >= messages / 4) quarter ??= heapUsed()
         onBatch?.(sent, world)
       } catch (error) {
-        failed = true
+        failedAt ??= performance.now()
         onFailure?.(some.length, error as Error)
         const broken = world
         world = await ground.open()
