@@ -7,13 +7,19 @@
  */
 import type { Connection } from '../connection/connection.ts'
 import { pause } from '../deadline.ts'
-import { PermissionRefused, ResourceMissing } from '../errors.ts'
+import { MessageInvalid, PermissionRefused, ResourceMissing } from '../errors.ts'
 import type { Confirms } from './confirms.ts'
 
 /** Between two questions for an exchange that had no answer. */
 const CHECK_PAUSE_MS = 250
 /** A refused exchange is not tried again for so long: each try costs the channel. */
 const REFUSED_MS = 5_000
+
+/**
+ * The broker tells in at most 255 bytes that an exchange is missing, or not permitted. RabbitMQ 4.0 counts characters where it means bytes,
+ * and when a name of other than ASCII characters makes the text too long, it closes the connection, with all that is under way there.
+ */
+const MAX_WIDE_NAME_BYTES = 150
 
 /** What a check works on. */
 export interface ExchangeCheckOptions {
@@ -63,8 +69,7 @@ export class ExchangeCheck {
       await this.#check(exchange)
       if (losses === this.#losses) this.#confirms.exchangeKnown(exchange)
     } catch (cause) {
-      const final = cause instanceof ResourceMissing || cause instanceof PermissionRefused
-      if (final) this.#confirms.exchangeRefused(exchange, cause.message, cause)
+      if (isFinal(cause)) this.#confirms.exchangeRefused(exchange, cause.message, cause)
       else await pause(CHECK_PAUSE_MS, undefined, true)
     }
     this.#asking.delete(exchange)
@@ -75,7 +80,22 @@ export class ExchangeCheck {
     const refused = this.#refused.get(exchange)
     if (refused && performance.now() < refused.until) throw refused.error
     this.#refused.delete(exchange)
+    checkName(exchange)
     const doing = `publish to exchange "${exchange}"`
     await this.#connection.withChannel((channel) => this.#connection.rpc(doing, () => channel.checkExchange(exchange)))
   }
+}
+
+function isFinal(error: unknown): error is Error {
+  return error instanceof ResourceMissing || error instanceof PermissionRefused || error instanceof MessageInvalid
+}
+
+function checkName(exchange: string): void {
+  const bytes = Buffer.byteLength(exchange)
+  if (bytes <= MAX_WIDE_NAME_BYTES || bytes === exchange.length) return
+  throw new MessageInvalid(
+    'exchange',
+    `expected exchange to be at most ${MAX_WIDE_NAME_BYTES} bytes where its name has other characters than ASCII, got ${bytes}: ` +
+      'RabbitMQ 4 may close the connection over it. Give the exchange a shorter name',
+  )
 }

@@ -87,6 +87,25 @@ describe('publish', () => {
     expect(lost.filter(({ from }) => from === 'open')).empty
   })
 
+  it('a missing exchange whose name the broker cannot even complain about costs no connection', async () => {
+    const queue = await wired.queue()
+    const producer = (await wired.surehop()).producer()
+    await producer.send(queue, { body })
+    const states = wired.record('connection.state')
+    for (const [exchange, cause] of [
+      ['漢'.repeat(85), MessageInvalid],
+      ['é'.repeat(76), MessageInvalid],
+      ['é'.repeat(75), ResourceMissing],
+      ['e'.repeat(255), ResourceMissing],
+    ] as const) {
+      const error = await failure(producer.publish(exchange, { body }))
+      expect(error).include({ outcome: 'not-sent', retryable: false })
+      expect(error.cause, exchange).instanceOf(cause)
+    }
+    expect((await producer.send(queue, { body })).sends).equal(1)
+    expect(states.map(({ error }) => error?.message)).deep.equal([])
+  })
+
   it('an exchange deleted under messages in flight fails its own messages only, and soon', async () => {
     const [queue, other] = [await wired.queue(), await wired.queue()]
     const exchange = await wired.exchange([other])
