@@ -22,7 +22,8 @@ const UNBOUND = 'amq.topic'
 /** Of SQL: a value that Postgres does not take. */
 const REFUSED = /^(22|23|54)/
 /** What is wrong with the row by its column or field, or what the broker says of its target. */
-const NAMED = /^expected [\w"]|was not published \((returned|nacked)\)|cannot publish to exchange/
+const NAMED =
+  /^expected [\w"]|was not published \((returned|nacked)\)|\(not-sent\): expected exchange |cannot publish to exchange/
 
 /** A row that Postgres took. */
 interface Written {
