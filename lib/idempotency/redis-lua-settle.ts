@@ -1,3 +1,7 @@
+/**
+ * The Lua that ends leases: how a message ended becomes what is remembered of it.
+ * Promises: see the script. What is refused (a lost lease, a Redis that takes no writes) changes nothing.
+ */
 import { BUCKET_BYTES_MAX, PART_BYTES_MAX, SLICE_BYTES_MAX } from './redis-lua-packed.ts'
 
 /**
