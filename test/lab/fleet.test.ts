@@ -21,7 +21,7 @@ const CHEATED = {
   workers: { producer: 1, 'outbox-writer': 0, relay: 0, consumer: 2, 'inbox-consumer': 0 },
   failing: { late: 0, dead: 0 },
 }
-const SLEEPS = 8
+const SLEEPS = 16
 const EACH_ROLE = ['consumer', 'producer', 'inbox-consumer', 'outbox-writer', 'relay'] as const
 const FAULTLESS = { lost: 0, doubled: 0, zombies: 0, attempts: 0, outOfOrder: 0, phantom: 0, left: 0 }
 
