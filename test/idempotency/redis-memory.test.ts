@@ -40,6 +40,12 @@ describe('what the Redis store keeps', () => {
     return [...new Set((await store.look(scope, ids)).map(({ state }) => state))]
   }
 
+  async function areCompletedForClaims(ids: readonly string[]): Promise<void> {
+    const claims = ids.map((id) => claimOf(id))
+    const answers = await store.claim(scope, 'b', claims)
+    expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
+  }
+
   it('is 16 bytes for a completed UUIDv7, and no key of its own', async () => {
     const ids = Array.from({ length: 500 }, () => v7())
     await complete(ids)
@@ -215,12 +221,7 @@ describe('what the Redis store keeps', () => {
     expect(await keys('i')).to.deep.equal([])
     expect(await states(ids)).to.deep.equal(['completed'])
     expect(new Set(await complete(ids))).to.deep.equal(new Set(['already']))
-    const answers = await store.claim(
-      scope,
-      'b',
-      ids.map((id) => claimOf(id)),
-    )
-    expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
+    await areCompletedForClaims(ids)
   })
 
   describe('half an hour later', () => {
@@ -253,12 +254,7 @@ describe('what the Redis store keeps', () => {
         expect(await redis.client.pttl(key)).to.be.greaterThan((key === archiveOf(older) ? 9 : 0.9) * scope.retentionMs)
       expect(await states(ids)).to.deep.equal(['completed'])
       expect(new Set(await complete(ids))).to.deep.equal(new Set(['already']))
-      const answers = await store.claim(
-        scope,
-        'b',
-        ids.map((id) => claimOf(id)),
-      )
-      expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set(['completed']))
+      await areCompletedForClaims(ids)
     })
 
     it('is in its archive after some settlements of others', async () => {
