@@ -16,8 +16,8 @@ const CHECK_PAUSE_MS = 250
 const REFUSED_MS = 5_000
 
 /**
- * The broker tells in at most 255 bytes that an exchange is missing, or not permitted. RabbitMQ 4.0 counts characters where it means bytes,
- * and when a name of other than ASCII characters makes the text too long, it closes the connection, with all that is under way there.
+ * The broker tells in at most 255 bytes that an exchange is missing, or not permitted. RabbitMQ 4.0 and 4.3 count characters where they mean bytes,
+ * and when a name of other than ASCII characters makes the text too long, they close the connection, with all that is under way there.
  */
 const MAX_WIDE_NAME_BYTES = 150
 
