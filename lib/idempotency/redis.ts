@@ -2,8 +2,8 @@
  * Remembers in Redis (7 or newer; plain, Sentinel or Cluster), shared by all processes of a service.
  *
  * Promises: each claim and each settlement is decided atomically, by Redis' own clock; one call of `claim` or `settle` is one
- * round trip (one per shard on a Cluster); a completed UUIDv7 takes 19 to 30 bytes of Redis' memory some half an hour later,
- * if others are settled then (`redis-packing.ts`); no certain answer is `StoreUnavailable`, never a guess.
+ * round trip (one per shard on a Cluster); at one id per second and more, a completed UUIDv7 takes 19 to 30 bytes of Redis'
+ * memory some half an hour later, if others are settled then (`redis-packing.ts`); no certain answer is `StoreUnavailable`, never a guess.
  * Does NOT promise: that Redis never forgets. After a failover or a restart without persistence a message may run again;
  * `check()` warns of the settings that make it likely. The 3 bytes kept of a completed message's digest overlook 1 in 16 million
  * of other bodies under its id.
