@@ -3,8 +3,10 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
+import { allRows } from '../lab/mix.ts'
 import { mutants } from './all.ts'
 import { ROOT } from './copy.ts'
+import { SIGHTS, seenOf } from './in-lab.ts'
 import { faulty, type Mutant, mutated } from './mutant.ts'
 
 const [some] = mutants as [Mutant]
@@ -18,6 +20,12 @@ describe('the mutants', () => {
     expect(new Set(mutants.map(({ name }) => name)).size).to.equal(mutants.length)
     for (const { name, tests } of mutants)
       for (const file of tests.files) expect(existsSync(join(ROOT, file)), `${name}: ${file}`).to.equal(true)
+  })
+
+  it('are seen by rows that the lab has', () => {
+    const seen = seenOf(mutants)
+    expect(seen.map(({ mutant }) => mutant.name)).to.have.members(Object.keys(SIGHTS))
+    for (const { sight } of seen) expect(allRows.map(({ id }) => id)).to.include(sight.row)
   })
 
   it('say which one does not fit, where, and what it looks for', () => {

@@ -8,29 +8,34 @@
 import { Command, InvalidArgumentError } from 'commander'
 import { mutants as all } from './all.ts'
 import { Copy, ROOT } from './copy.ts'
+import { keptInLab, type Seen, seenOf, triedInLab } from './in-lab.ts'
 import { faulty, type Mutant } from './mutant.ts'
 import { type Fate, failuresOf, isCaught, lineOf, listOf, tableOf } from './report.ts'
 import { tried } from './trial.ts'
 
 const MUTANT_MS = 120_000
 const BASELINE_MS = 600_000
+/** Three brokers are started for it. */
+const LAB_ROW_MS = 300_000
 const SEED = 1
 
 interface Flags {
   readonly only?: readonly Mutant[]
   readonly list?: true
+  readonly lab?: true
   readonly seed: number
 }
 
 async function main(): Promise<number> {
-  const { only: mutants = all, list, seed } = flags()
+  const { only: mutants = all, list, lab, seed } = flags()
   await Promise.all(all.map((mutant) => faulty(ROOT, mutant)))
   if (list) {
     console.log(listOf(mutants))
     return 0
   }
-  refuseWithoutServices()
+  if (!lab) refuseWithoutServices()
   await using copy = await Copy.make()
+  if (lab) return showInLab(copy, seenOf(mutants), seed)
   if (!(await passWithout(copy, mutants, seed))) return 1
   const fates = await tryAll(copy, mutants, seed)
   console.log(`\n${tableOf(fates)}`)
@@ -41,6 +46,7 @@ function flags(): Flags {
   const program = new Command('npm run test:mutants --')
     .description('Puts faults into a copy of the code, one by one, and sees that the tests notice each.')
     .option('--only <name>', 'this mutant only; may be given more than once', named)
+    .option('--lab', 'have the fault lab notice them, by the ledger alone: those that can be seen from outside')
     .option('--list', 'show the mutants, and try none')
     .option('--seed <number>', 'for tests that make random choices', whole, SEED)
     .showHelpAfterError()
@@ -61,6 +67,24 @@ function named(name: string, before: readonly Mutant[] = []): readonly Mutant[] 
 function refuseWithoutServices(): void {
   for (const name of ['AMQP_URL', 'REDIS_URL', 'DATABASE_URL'])
     if (!process.env[name]) throw new Error(`expected ${name} in the environment: use npm run test:mutants`)
+}
+
+async function showInLab(copy: Copy, seen: readonly Seen[], seed: number): Promise<number> {
+  console.error(`Without a fault: the rows of ${seen.length} mutants...`)
+  const { passed, failed, trouble, seconds } = await keptInLab(copy.folder, seen, seed, seen.length * LAB_ROW_MS)
+  if (trouble) console.error(`TROUBLE: ${trouble}`)
+  if (failed.length > 0)
+    console.error(`These rows fail without a fault, so they cannot show one:\n${failuresOf(failed)}`)
+  if (trouble || failed.length > 0) return 1
+  console.error(`Without a fault: ${passed.length} rows kept all promises (${seconds.toFixed(0)} s).\n`)
+  const fates: Fate[] = []
+  for (const { mutant, sight } of seen) {
+    const verdict = await copy.with(mutant, () => triedInLab(copy.folder, sight, seed, LAB_ROW_MS))
+    fates.push({ mutant, verdict })
+    console.error(lineOf(fates.at(-1)!, { n: fates.length, of: seen.length }))
+  }
+  console.log(`\n${tableOf(fates)}`)
+  return summary(fates)
 }
 
 /** Tests that fail anyway notice nothing; neither does a title that no test has. */
