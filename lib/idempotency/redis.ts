@@ -45,7 +45,8 @@ const BATCH_MAX = 512
 
 /** Buckets are tidied when their archive, of 17 minutes, is so many behind the present: for what comes late, again after hours and after a day. */
 const TIDIED_BEHIND = [2, 12, 96]
-const TIDIED_PARTS = TIDIED_BEHIND.length * SHARDS
+/** After so many settlements, each a part, a process has tidied once. */
+export const TIDIED_PARTS = TIDIED_BEHIND.length * SHARDS
 
 const allShards = Array.from({ length: SHARDS }, (_, shard) => shard)
 
