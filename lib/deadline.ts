@@ -1,14 +1,16 @@
 /** Waiting with an end: deadlines, aborts and pauses that clean up after themselves. */
 
 /**
- * Waits for `promise` at most `ms`, then gives up on it (its later rejection is swallowed).
+ * Waits for `promise` at most `ms`, then gives up on it (its later rejection is swallowed). The timer alone does not keep a process alive
+ * when `background`.
  * @returns the value
  * @throws what `onTimeout` returns when time is up
  */
-export function within<T>(promise: Promise<T>, ms: number, onTimeout: () => Error): Promise<T> {
+export function within<T>(promise: Promise<T>, ms: number, onTimeout: () => Error, background = false): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const timer =
       ms === Number.POSITIVE_INFINITY ? undefined : setTimeout(() => reject(onTimeout()), Math.min(ms, MAX_TIMER_MS))
+    if (background) timer?.unref()
     promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }

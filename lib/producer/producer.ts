@@ -150,13 +150,13 @@ export class Producer {
     if (Symbol.asyncIterator in messages) {
       for await (const message of messages) {
         await this.#take(batch, message)
-        await publisher.room()
+        await publisher.room(send.signal)
       }
     } else {
       for (const message of messages) {
         const taking = this.#take(batch, message)
         if (taking) await taking
-        if (publisher.crowded) await publisher.room()
+        if (publisher.crowded) await publisher.room(send.signal)
       }
     }
     return batch.results()
@@ -166,17 +166,27 @@ export class Producer {
   #take(batch: Batch, message: OutgoingMessage): Promise<void> | undefined {
     const place = batch.place()
     try {
+      const { publisher } = this.#parts
       const prepared = this.#prepare(batch.target, message, batch.send)
-      if (prepared instanceof Promise) return this.#takeLater(batch, place, message, prepared)
-      this.#parts.publisher.publishFor(place, prepared, batch.send)
+      if (prepared instanceof Promise || publisher.full(prepared.content.length))
+        return this.#takeLater(batch, place, message, prepared)
+      publisher.publishFor(place, prepared, batch.send)
     } catch (error) {
       place.failed(error)
     }
     return undefined
   }
-  async #takeLater(batch: Batch, place: Asker, message: OutgoingMessage, prepared: Promise<Encoded>): Promise<void> {
+
+  /** Others may have filled the bounds meanwhile. */
+  async #takeLater(
+    batch: Batch,
+    place: Asker,
+    message: OutgoingMessage,
+    prepared: Encoded | Promise<Encoded>,
+  ): Promise<void> {
     try {
       const encoded = await prepared
+      await this.#parts.publisher.roomFor(encoded.content.length, batch.send.signal)
       if (message.delayMs)
         this.#publish(message, encoded, batch.send).then(
           (receipt) => place.confirmed(receipt),
@@ -244,7 +254,7 @@ export class Producer {
     send: SendOptions,
   ): Promise<Encoded> {
     try {
-      const checked = schema ? { ...message, body: await validate(schema, message.body) } : message
+      const checked = schema ? { ...message, body: await inTime(validate(schema, message.body), send) } : message
       const encoded = encode(target, checked, this.#encoding)
       return message.delayMs ? await this.#delayed(encoded, message.delayMs, send) : encoded
     } catch (cause) {
@@ -307,9 +317,18 @@ function notSent(target: Target, message: OutgoingMessage, cause: unknown, { sig
   )
 }
 
+/** The deadline passed before the message was ready to be sent. */
+class TooLate extends Error {}
+
 /** Failures that may be gone the next time. */
-const PASSING = [NotConnected, BrokerTimeout, ChannelLost]
+const PASSING = [NotConnected, BrokerTimeout, ChannelLost, TooLate]
 const PERSIST_PAUSE_MS = 200
+
+/** A schema may ask elsewhere, where nobody answers; waiting for it keeps no process alive. */
+function inTime<T>(checking: Promise<T>, { deadlineMs, signal }: SendOptions): Promise<T> {
+  const late = () => new TooLate(`the deadline passed after ${deadlineMs} ms while its schema checked it`)
+  return within(unlessAborted(checking, signal), deadlineMs, late, true)
+}
 
 /** Repeats what the broker could not answer just now, until the deadline or the abort. */
 async function persist<T>(run: () => Promise<T>, { deadlineMs, signal }: SendOptions): Promise<T> {

@@ -7,7 +7,7 @@
  */
 import type { ConfirmChannel } from 'amqplib'
 import type { Connection } from '../connection/connection.ts'
-import { pause } from '../deadline.ts'
+import { pause, unlessAborted } from '../deadline.ts'
 import { type AbortGroup, Aborts } from './aborts.ts'
 import { Backpressure, type Bounds } from './backpressure.ts'
 import { Confirms } from './confirms.ts'
@@ -68,6 +68,7 @@ class Publish extends Pending {
   }
 }
 
+const CLOSED = 'the producer was closed'
 const NACK_PAUSE_BASE_MS = 25
 const NACK_PAUSE_CAP_MS = 2_000
 
@@ -83,6 +84,8 @@ export class Publisher {
   readonly #unwatch: () => void
   #preparing = 0
   #closing = false
+  /** What `close()` waited for has ended, or was given up. */
+  #drained = false
   #started = false
 
   constructor(connection: Connection, bounds: Bounds) {
@@ -136,14 +139,29 @@ export class Publisher {
     this.#enqueue(asker, message, options, this.#taken())
   }
 
-  /** Waits until less than a window's messages wait to be sent; for callers who publish many. */
-  async room(): Promise<void> {
-    while (this.crowded && !this.#closing) await this.#backpressure.change()
+  /** Waits until less than a window's messages wait to be sent; for callers who publish many. Ends with the signal, too. */
+  room(signal: AbortSignal | undefined): Promise<void> {
+    return this.#while(() => this.crowded, signal)
   }
 
   /** A window's messages wait to be sent. */
   get crowded(): boolean {
     return this.#backpressure.crowded
+  }
+
+  /** A publish of so many bytes would be refused now, whoever it is that fills the bounds. */
+  full(bytes: number): boolean {
+    return this.#backpressure.refusal(bytes) !== undefined
+  }
+
+  /** Waits until it would not be. Ends with the signal, too. */
+  roomFor(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+    return this.#while(() => this.full(bytes), signal)
+  }
+
+  async #while(isSo: () => boolean, signal: AbortSignal | undefined): Promise<void> {
+    while (isSo() && !this.#closing && !signal?.aborted)
+      await unlessAborted(this.#backpressure.change(), signal).catch(() => {})
   }
 
   /** Stops taking, waits for answers at most `drainMs`, gives up on the rest, closes the channel. */
@@ -152,7 +170,8 @@ export class Publisher {
     const until = performance.now() + drainMs
     while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until)
       await this.#backpressure.changeBy(until)
-    for (const pending of this.#confirms.open) this.#confirms.giveUp(pending, 'the producer was closed', true)
+    this.#drained = true
+    for (const pending of this.#confirms.open) this.#confirms.giveUp(pending, CLOSED, true)
     this.#deadlines.stop()
     this.#unwatch()
     await this.#channel.close()
@@ -193,6 +212,8 @@ export class Publisher {
   #refusal({ message, deadlineAt }: Pending, late: boolean, signal: AbortSignal | undefined): Failure | undefined {
     const { fatal } = this.#connection
     if (late) return { outcome: 'not-sent', why: 'the producer is closed', retryable: false }
+    // Its preparation took longer than `close()` waits: no channel and no timer would end it any more.
+    if (this.#drained) return { outcome: 'not-sent', why: CLOSED, retryable: true }
     if (fatal) return { outcome: 'not-sent', why: fatal.message, retryable: false, cause: fatal }
     if (signal?.aborted)
       return { outcome: 'not-sent', why: 'its signal was aborted', retryable: true, cause: signal.reason }

@@ -301,6 +301,26 @@ describe('publish', () => {
     expect(bodies).deep.equal(messages.map((_, i) => i))
   })
 
+  it('publishMany waits for room where others have filled the line, by number and by bytes, and is refused nothing', async () => {
+    const { proxy, surehop } = await wired.behindProxy()
+    const queue = await wired.queue()
+    const producer = surehop.producer({ windowMessages: 5, maxWaiting: 10, maxWaitingBytes: 10_000 })
+    await producer.send(queue, { body })
+    proxy.stall('to-client')
+    const others = Array.from({ length: 15 }, () => producer.send(queue, { body }))
+    const many = producer.publishMany('', [
+      { body, routingKey: queue },
+      ...Array.from({ length: 20 }, () => ({ body: Buffer.alloc(4_000), routingKey: queue })),
+    ])
+    await eventually(async () => expect(await wired.depth(queue)).equal(6))
+    const gone = AbortSignal.abort(new Error('enough'))
+    const [aborted] = await producer.publishMany('', [{ body, routingKey: queue }], { signal: gone })
+    expect(aborted).include({ outcome: 'not-sent' })
+    await proxy.resume()
+    await Promise.all(others)
+    expect((await many).filter(({ outcome }) => outcome !== 'confirmed')).deep.equal([])
+  })
+
   it('publishMany hands on a mistake in the options and in the source, with nothing left unhandled', async () => {
     const producer = (await wired.surehop()).producer()
     const wrong = { deadlineMs: -1 }
@@ -325,6 +345,18 @@ describe('publish', () => {
     await producer.send(queue, { type: 'constructor', body })
     const [first] = await wired.take(queue)
     expect(JSON.parse(String(first?.body))).deep.equal({ lines: [{ quantity: 1 }] })
+  })
+
+  it('waits for a schema that never answers no longer than its deadline and its signal', async () => {
+    const mute = { '~standard': { version: 1, vendor: 'test', validate: () => new Promise<never>(() => {}) } } as const
+    const producer = (await wired.surehop()).producer({ schemas: { mute } })
+    const late = await failure<PublishFailed>(producer.send('q', { body, type: 'mute' }, { deadlineMs: 50 }))
+    expect(late).include({ outcome: 'not-sent', retryable: true })
+    expect(late.message).contain('the deadline passed after 50 ms while its schema checked it')
+    const abort = new AbortController()
+    const waiting = failure<PublishFailed>(producer.send('q', { body, type: 'mute' }, { signal: abort.signal }))
+    abort.abort(new Error('enough'))
+    expect((await waiting).message).contain('its signal was aborted')
   })
 
   it('P4: refuses what cannot be encoded, and its neighbours are confirmed', async () => {
@@ -380,6 +412,20 @@ describe('publish', () => {
     expect(late).include({ outcome: 'not-sent', retryable: false })
     expect(late.message).contain('the producer is closed')
     await eventually(async () => expect(await wired.depth(queue)).equal(202))
+  })
+
+  it('P7: what is not ready to be sent when close() has waited long enough ends as not sent', async () => {
+    const queue = await wired.queue()
+    let pass: (() => void) | undefined
+    const validate = (value: unknown) => new Promise<{ value: unknown }>((done) => (pass = () => done({ value })))
+    const slow = { '~standard': { version: 1, vendor: 'test', validate } } as const
+    const producer = (await wired.surehop({ drainMs: 50 })).producer({ schemas: { slow } })
+    await producer.send(queue, { body })
+    const taken = failure<PublishFailed>(producer.send(queue, { body, type: 'slow' }, { deadlineMs: 60_000 }))
+    await producer.close()
+    pass?.()
+    expect(await taken).include({ outcome: 'not-sent', retryable: true })
+    expect((await taken).message).contain('the producer was closed')
   })
 
   it('close() of one producer sends what it took, and leaves the others and the health as they were', async () => {
