@@ -62,9 +62,9 @@ FROM {schema}.outbox_ready_page($1, CAST($2 AS smallint[]), CAST($3 AS bigint[])
 JOIN {schema}.outbox o ON ${TAKEN}
 ORDER BY o.position`
 
-/** Transaction ids in full, as numbers. */
+/** Transaction ids in full, as numbers. A sequence that has given nothing yet says "1" all the same: the first row would be below the floor. */
 const HORIZON = `
-SELECT CAST(q.last_value AS text) AS last, CAST(pg_snapshot_xmin(s.now) AS text) AS oldest, CAST(pg_snapshot_xmax(s.now) AS text) AS next,
+SELECT CAST(CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - 1 END AS text) AS last, CAST(pg_snapshot_xmin(s.now) AS text) AS oldest, CAST(pg_snapshot_xmax(s.now) AS text) AS next,
   CAST(pg_postmaster_start_time() AS text) AS server
 FROM {schema}.outbox_position q, (SELECT pg_current_snapshot() AS now) s`
 

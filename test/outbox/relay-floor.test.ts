@@ -1,5 +1,6 @@
 import { expect } from 'chai'
 import { Floor } from '../../lib/outbox/relay-floor.ts'
+import { askOf, RelayTable } from '../../lib/outbox/relay-table.ts'
 import { eventually } from '../support/eventually.ts'
 import { Relaying } from './relaying.ts'
 
@@ -68,6 +69,34 @@ describe('the floor of a relay', () => {
     }
     floor.looked(undefined)
     expect(floor.position).equal(90n)
+  })
+})
+
+describe('the floor of a relay on a new table', function () {
+  this.timeout(60_000)
+  let r: Relaying
+  beforeEach(async () => {
+    r = await Relaying.open()
+  })
+  afterEach(() => r.close())
+
+  it('does not rise over the first row, whose position the sequence names before it has given it', async () => {
+    const of = { schema: r.schema.name, name: r.name, owner: 'me', keepSent: false }
+    const table = new RelayTable(askOf(r.pool, r.schema.name, { ms: 10_000, late: () => new Error('late') }), of)
+    const floor = new Floor()
+    for (let second = 0; second < 4; second++) floor.asked(await table.horizon(), second * 1_000)
+    floor.looked(undefined)
+    expect(floor.position).equal(0n)
+    await r.add({ queue: 'any', body: 'without a key' })
+    const page = {
+      shards: Array.from({ length: 64 }, (_, shard) => shard),
+      hand: [],
+      crowded: [],
+      messages: 10,
+      bytes: 10,
+    }
+    expect(await table.ready({ ...page, after: floor.position })).length(1)
+    expect((await table.horizon()).last).equal(1n)
   })
 })
 
