@@ -30,6 +30,8 @@ export const HEADER = {
   /** Published by a handler in the name of its message: a repeated run may give it another body, and the first one counts. */
   derived: 'surehop-derived',
   deliverTo: 'surehop-deliver-to',
+  /** The priority its publisher gave it, while it is in a delay, or has come out of one. */
+  priority: 'surehop-priority',
   /** On a half message that an operator sent back from the parked ones: `commit`, `rollback` or `check`. */
   verdict: 'surehop-verdict',
   /** Names one publish of a message that has no message id, so that the broker's return can be told from others. */

@@ -19,6 +19,7 @@ import {
   NotConnected,
   PublishFailed,
 } from '../errors.ts'
+import { withoutPriority } from '../forward.ts'
 import { HEADER } from '../message.ts'
 import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
@@ -127,7 +128,8 @@ export class Sender {
     const route = await this.#parts.delayRoute(delayMs, exchange, routingKey)
     const from = { [HEADER.exchange]: exchange, [HEADER.routingKey]: routingKey }
     const headers = { ...properties.headers, ...from, ...route.headers }
-    const onTheWay = { exchange: route.exchange, routingKey: route.routingKey, properties: { ...properties, headers } }
+    const { exchange: enter, routingKey: key } = route
+    const onTheWay = { exchange: enter, routingKey: key, properties: withoutPriority({ ...properties, headers }) }
     return this.#publish({ ...message, ...onTheWay }).catch((error: unknown) => {
       if (error instanceof PublishFailed && error.outcome === 'returned') this.#parts.forgetDelays()
       throw error

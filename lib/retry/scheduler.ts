@@ -1,6 +1,6 @@
 /** Puts a message into the delay so that it comes back to its own queue: the next attempt, or the same one later. */
 import type { Run } from '../consumer/handler.ts'
-import { forwardedProperties } from '../forward.ts'
+import { forwardedProperties, withoutPriority } from '../forward.ts'
 import { HEADER, type RawDelivery } from '../message.ts'
 import type { Encoded } from '../producer/encode.ts'
 import { errorHeaders } from '../reason.ts'
@@ -18,7 +18,7 @@ export function retryCopy(raw: RawDelivery, run: Run, attempt: number, failure: 
     ...(failure === undefined ? {} : { [HEADER.lastFailedAt]: Date.now() }),
   }
   const { messageId, transactionId } = run.message
-  const properties = forwardedProperties(raw, changes)
+  const properties = withoutPriority(forwardedProperties(raw, changes))
   return {
     exchange: route.exchange,
     routingKey: route.routingKey,

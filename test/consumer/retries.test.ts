@@ -5,7 +5,7 @@ import { v7 } from 'uuid'
 import { DeadLetterNow, fixed, HEADER, onEvent, RetryLater } from '../../lib/index.ts'
 import { latch } from '../support/eventually.ts'
 import { uniqueQueue } from '../support/unique.ts'
-import { closeAll, connected, event, inbox, nothingLeft, Tally, taken } from './setup.ts'
+import { closeAll, connected, event, inbox, nothingLeft, raw, Tally, taken } from './setup.ts'
 
 const QUICK = fixed({ delayMs: 100 })
 
@@ -75,6 +75,33 @@ describe('consumer: retries', function () {
       [HEADER.reason]: 'failed 2 times',
       [HEADER.errorMessage]: 'the shop opens soon',
     })
+  })
+
+  // RabbitMQ 4.0 has two priorities in a quorum queue, and what has expired there waits behind what has not: at one such message
+  // every 700 ms, the 30 others would leave the delay one every 700 ms.
+  it('is repeated in time, whatever priorities the messages of others have that wait, too', async () => {
+    const [urgent, normal] = [uniqueQueue(), uniqueQueue()]
+    const surehop = await connected()
+    const repeated = new Tally<unknown>()
+    const once = { retry: { attempts: 2 }, concurrency: 100 }
+    await surehop.consume(urgent, once, (_, { attempt }) => {
+      if (attempt === 1) throw new RetryLater(800)
+    })
+    await surehop.consume(normal, once, ({ body }, { attempt }) => {
+      if (attempt === 1) throw new RetryLater(800)
+      repeated.add(body)
+    })
+    const producer = surehop.producer()
+    const channel = await (await raw()).createChannel()
+    const send = () => channel.sendToQueue(urgent, Buffer.from('1'), { messageId: v7(), priority: 9 })
+    const sending = setInterval(send, 700)
+    try {
+      send()
+      for (let body = 0; body < 30; body++) await producer.send(normal, { body })
+      await repeated.reaches(30, 12_000)
+    } finally {
+      clearInterval(sending)
+    }
   })
 
   it('dead-letters at once when the handler says never, and what is not retryable', async () => {

@@ -175,6 +175,23 @@ describe('a message sent on', () => {
     expect(copy.properties.headers).to.not.have.property(HEADER.errorStack)
   })
 
+  // In a queue with two priorities, RabbitMQ 4.0 lets what has expired wait behind what has not.
+  it('has no priority in the delay, where it would hold up all others, and has it back afterwards', () => {
+    const goesOut = (raw: ReturnType<typeof rawDelivery>) =>
+      retryCopy(raw, run({}), 2, new Error('boom'), delayRoute(200, '', 'work')).properties
+    const delayed = goesOut(rawDelivery({ properties: { priority: 9 } }))
+    expect(delayed).to.not.have.property('priority')
+    const again = goesOut(rawDelivery({ properties: delayed }))
+    expect(again).to.not.have.property('priority')
+    const letter = deadLetter(rawDelivery({ properties: again }), run({}), 'failed 8 times', undefined, ORIGIN)
+    expect(letter.properties.priority).to.equal(9)
+    expect(letter.properties.headers).to.not.have.property(HEADER.priority)
+    for (const forged of [-1, 256, 1.5, '9', {}])
+      expect(
+        goesOut(rawDelivery({ properties: { headers: { [HEADER.priority]: forged } } })).headers,
+      ).to.not.have.property(HEADER.priority)
+  })
+
   it('tells its story as a dead letter', () => {
     const letter = deadLetter(
       rawDelivery(),
