@@ -53,9 +53,13 @@ export class StoreGuard implements Guard {
   #sequence = 0
   #onLost: (reason: Error) => void = () => {}
   #renewing: Promise<void> | undefined
-  /** When the last request that surely kept us alive was sent (monotonic ms). */
+  /** When the last request that was answered was sent (monotonic ms). A claim keeps us alive too, but it may be only where its ids are kept. */
   #aliveAt = performance.now()
-  /** The `#aliveAt` before the last silence that was told; each is told once. */
+  /** When the last renewal that succeeded was sent: all our leases are surely ours until a lease later. */
+  #renewedAt = performance.now()
+  /** Rings a lease after that: a renewal that hangs must not keep it from being told. */
+  #alarm: NodeJS.Timeout | undefined
+  /** The `#renewedAt` before the last silence that was told; each is told once. */
   #toldSilence: number | undefined
   /** A silence was told since the last renewal: the store's own word of it is no news. */
   #told = false
@@ -92,6 +96,7 @@ export class StoreGuard implements Guard {
     const { store, scope, events } = this.#parts
     for (const warning of await store.check()) events.emit('store.warning', { queue: scope.name, warning })
     this.#aliveAt = performance.now()
+    this.#renewalSent(this.#aliveAt)
     this.#renewing = this.#renew()
     await this.#checkHandler()
   }
@@ -101,6 +106,7 @@ export class StoreGuard implements Guard {
     if (this.#stop.signal.aborted) return
     this.#stop.abort()
     this.#nap.abort()
+    clearTimeout(this.#alarm)
     this.#claims.giveUp()
     this.#ends.giveUp()
     await this.#renewing
@@ -159,9 +165,9 @@ export class StoreGuard implements Guard {
   }
 
   async #checkHandler(): Promise<void> {
-    const { store, scope, storeCheck } = this.#parts
+    const { scope, storeCheck } = this.#parts
     if (!storeCheck) return
-    await this.#kept(() => store.renew(scope, this.#owner))
+    await this.#renewed()
     await storeCheck(scope, this.#owner)
   }
 
@@ -181,23 +187,38 @@ export class StoreGuard implements Guard {
   }
 
   async #renewOnce(): Promise<void> {
-    const { store, scope } = this.#parts
-    const before = this.#aliveAt
+    const [aliveAt, renewedAt] = [this.#aliveAt, this.#renewedAt]
     try {
-      const state = await this.#kept(() => store.renew(scope, this.#owner))
-      if (state === 'lapsed' && !this.#told) this.#lapsed(before)
+      const state = await this.#renewed()
+      if (state === 'lapsed' && !this.#told) this.#lapsed(renewedAt)
       this.#told = false
-      this.#available(before)
+      this.#available(aliveAt)
     } catch (error) {
       this.#unavailable(error as Error)
-      if (performance.now() - this.#aliveAt > scope.leaseMs) this.#lapsed(this.#aliveAt)
     }
   }
 
-  /** A request that keeps us alive; notices when the time since the last one was longer than a lease (a frozen process). */
+  async #renewed(): Promise<'held' | 'lapsed'> {
+    const { store, scope } = this.#parts
+    const sentAt = performance.now()
+    const state = await this.#kept(() => store.renew(scope, this.#owner))
+    this.#renewalSent(sentAt)
+    return state
+  }
+
+  #renewalSent(at: number): void {
+    this.#renewedAt = at
+    clearTimeout(this.#alarm)
+    if (this.#stop.signal.aborted) return
+    // Where this process was busy meanwhile, an answer that has come is heard first.
+    const ring = () => setImmediate(() => this.#renewedAt === at && this.#lapsed(at))
+    this.#alarm = setTimeout(ring, at + this.#parts.scope.leaseMs - performance.now()).unref()
+  }
+
+  /** A request that keeps us alive; notices when the time since the last renewal was longer than a lease (a frozen process). */
   async #kept<T>(request: () => Promise<T>): Promise<T> {
     const sentAt = performance.now()
-    if (sentAt - this.#aliveAt > this.#parts.scope.leaseMs) this.#lapsed(this.#aliveAt)
+    if (sentAt - this.#renewedAt > this.#parts.scope.leaseMs) this.#lapsed(this.#renewedAt)
     const answer = await request()
     this.#aliveAt = Math.max(this.#aliveAt, sentAt)
     return answer

@@ -21,6 +21,8 @@ class Store {
   readonly memory = new MemoryIdempotencyStore()
   down = false
   lapsed = false
+  /** How long renewals take. */
+  renewalMs = 0
   /** What happens between the store's decision of a claim and the arrival of its answer; once. */
   meanwhile: (() => Promise<unknown>) | undefined
 
@@ -42,6 +44,7 @@ class Store {
       settle: (scope, owner, ends) => ask(`settle ${ends.length}`, () => memory.settle(scope, owner, ends)),
       renew: async (scope, owner, options) => {
         const held = await ask(options?.leave ? 'leave' : 'renew', () => memory.renew(scope, owner, options))
+        if (this.renewalMs > 0) await new Promise((resolve) => setTimeout(resolve, this.renewalMs))
         return this.lapsed ? 'lapsed' : held
       },
       look: (scope, ids) => memory.look(scope, ids),
@@ -148,6 +151,23 @@ describe('guard', () => {
     store.down = false
     await pass(LEASE_MS)
     expect([lost.length, guard.problem]).to.deep.equal([1, undefined])
+  })
+
+  // A claim keeps its owner alive only where its ids are kept; of all other leases nothing but the renewals is known.
+  it('tells that its leases are lost a lease after its last renewal, however lately it has claimed', async () => {
+    void time.sleep(LEASE_MS * 0.65)
+    await pass(LEASE_MS * 0.65)
+    expect((await guard.admit(run({ fencingToken: undefined })))?.admit).to.equal('run')
+    store.down = true
+    await pass(LEASE_MS * 0.9)
+    expect(lost).to.have.length(1)
+  })
+
+  it('tells that its leases are lost while the renewal that should have kept them hangs', async () => {
+    store.renewalMs = LEASE_MS * 2
+    void time.sleep(LEASE_MS * 1.1)
+    await pass(LEASE_MS * 1.1)
+    expect(lost).to.have.length(1)
   })
 
   it('claims nothing after a long outage before all had the time to renew and record, and records at once', async () => {
