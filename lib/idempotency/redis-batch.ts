@@ -5,6 +5,7 @@
  */
 
 import type { Claim, ClaimResult, Ending, RecordView, Scope, Settlement, SettleResult } from './idempotency.ts'
+import { MINUTES_AHEAD } from './redis-lua-packed.ts'
 import { archiveOf, IDENTITY_BYTES, type Place, SHARDS, windowsOf, writeIdentity } from './redis-packing.ts'
 
 /** The keys of one scope, by shard. All keys of a shard have one hash tag, so they are on one node of a cluster. */
@@ -170,7 +171,7 @@ export function claimResult(reply: Buffer, index: number, claim: Claim, { idMs }
     case 7:
       return { status: 'exhausted', fencingToken: number, attempt, starts: reply.readUInt32LE(at + 13) }
     default:
-      return { status: 'completed', completedAt: idMs + number * 60_000 }
+      return { status: 'completed', completedAt: completedAt(idMs, number) }
   }
 }
 
@@ -232,7 +233,7 @@ export function lookCall(keys: ScopeKeys, places: readonly Place[]): Call {
 /** Reads one string of the look script's reply. */
 export function recordView(seen: Buffer, { idMs }: Place): RecordView {
   if (seen.length === 0) return { state: 'absent' }
-  if (seen[0] === 0x50) return { state: 'completed', completedAt: idMs + seen.readUInt16LE(4) * 60_000 }
+  if (seen[0] === 0x50) return { state: 'completed', completedAt: completedAt(idMs, seen.readUInt16LE(4)) }
   const state = String.fromCharCode(seen[1]!)
   if (state === 'C') return { state: 'completed', completedAt: seen.readDoubleLE(2) }
   const attempt = seen.readUInt32LE(10)
@@ -240,6 +241,11 @@ export function recordView(seen: Buffer, { idMs }: Place): RecordView {
   if (state === 'D') return { state: 'dead', generation }
   if (state !== 'L') return { state: 'released', attempt, generation }
   return { state: 'leased', owner: seen.toString('utf8', 39), attempt, generation, live: seen[0] === 0x31 }
+}
+
+/** @param minutes as an entry has them */
+function completedAt(idMs: number, minutes: number): number {
+  return idMs + (minutes < 2 ** 16 - MINUTES_AHEAD ? minutes : minutes - 2 ** 16) * 60_000
 }
 
 /** Redis takes whole milliseconds, and more than none. */

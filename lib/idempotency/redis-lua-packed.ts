@@ -36,6 +36,12 @@ export const PART_BYTES_MAX = 16 * 1024
 /** Buckets of no more than this, 32 entries, go to the archive: in those that are larger the key is a small part. */
 export const SMALL_BUCKET_BYTES = 512
 
+/**
+ * An entry counts the minutes from the time in the id to its completion: up to 42 days, or, for the id of a clock that is ahead, back so
+ * many (the greatest of the 65,536 numbers). Completed earlier or later than that, an id has a key of its own.
+ */
+export const MINUTES_AHEAD = 4_096
+
 /** KEYS of each packed place, one after the other: the bucket, its overflow, its archive. */
 export const PACKED = String.raw`
 local call, sub, search = redis.call, string.sub, string.find

@@ -2,7 +2,7 @@
  * The Lua that ends leases: how a message ended becomes what is remembered of it.
  * Promises: see the script. What is refused (a lost lease, a Redis that takes no writes) changes nothing.
  */
-import { BUCKET_BYTES_MAX, PART_BYTES_MAX, SLICE_BYTES_MAX } from './redis-lua-packed.ts'
+import { BUCKET_BYTES_MAX, MINUTES_AHEAD, PART_BYTES_MAX, SLICE_BYTES_MAX } from './redis-lua-packed.ts'
 
 /**
  * Settles.
@@ -65,10 +65,11 @@ local function move(added, b)
   added.bucket, added.length, added.moved = {}, #MOVED, true
 end
 
--- False if there is no room anywhere.
+-- False if there is no room anywhere, or if the id's own time is so far from now that an entry could not say when it was completed.
 local function pack(b, identity, digest, at)
-  local minutes = math.max(0, math.min(65535, math.floor((ms - struct.unpack('<d', payload, at + 7)) / 60000)))
-  local entry = identity .. sub(digest, 1, 3) .. string.char(minutes % 256, math.floor(minutes / 256))
+  local minutes = math.floor((ms - struct.unpack('<d', payload, at + 7)) / 60000)
+  if minutes < -${MINUTES_AHEAD} or minutes >= 65536 - ${MINUTES_AHEAD} then return false end
+  local entry = identity .. sub(digest, 1, 3) .. string.char(minutes % 256, math.floor(minutes / 256) % 256)
   local added = additionsTo(b)
   if added.length ~= #MOVED then
     if added.length + 16 <= ${BUCKET_BYTES_MAX} then

@@ -195,6 +195,25 @@ describe('what the Redis store keeps', () => {
     expect((await store.claim(scope, 'b', [claimOf(id)]))[0]?.status).to.equal('completed')
   })
 
+  it('says to the minute when it was completed, whatever time the id carries, and packs it where that is within weeks', async () => {
+    const DAY_MS = 86_400_000
+    const carried = [-20_000, -60, -41, 0, 2, 3, 20_000].map((days) => Math.max(0, Date.now() + days * DAY_MS))
+    const ids = carried.map((msecs) => v7({ msecs }))
+    await complete(ids)
+    const near = (what: string, at: number) => expect(Math.abs(Date.now() - at), what).to.be.lessThan(120_000)
+    const answers = await store.claim(
+      scope,
+      'b',
+      ids.map((id) => claimOf(id)),
+    )
+    for (const [n, view] of (await store.look(scope, ids)).entries()) {
+      near(`look: ${ids[n]}`, view.state === 'completed' ? view.completedAt : 0)
+      const answer = answers[n]!
+      near(`claim: ${ids[n]}`, answer.status === 'completed' ? answer.completedAt : 0)
+    }
+    expect(await keys('i')).to.have.length(4)
+  })
+
   it('prolongs a full bucket together with its overflow: neither is forgotten before the other', async () => {
     const id = v7()
     await fillBuckets(redis.client, scope.name, [id], 0)
