@@ -175,7 +175,7 @@ export class Active implements AttemptPublishes, Watched {
   /** A failure of the handler's own counts, also when its signal had fired: else one that always outlasts its lease would never end. */
   #failure(error: unknown): AttemptEnd {
     const reason = this.#abortReason
-    return reason && comesOf(reason, error) ? interruption(reason) : { ended: 'failed', error }
+    return reason && comesOf(reason, error) ? interruption(reason) : { ended: 'failed', error: tellable(error) }
   }
 
   by<T>(
@@ -255,6 +255,16 @@ function comesOf(reason: Error, thrown: unknown): boolean {
     return thrown === reason || cause === reason || name === 'AbortError'
   } catch {
     return false
+  }
+}
+
+/** A revoked proxy, say, throws at whoever asks what it is; and those who judge, log and write letters all do. */
+function tellable(thrown: unknown): unknown {
+  try {
+    void (thrown instanceof Error)
+    return thrown
+  } catch {
+    return new Error('what was thrown cannot be read')
   }
 }
 

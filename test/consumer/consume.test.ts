@@ -297,18 +297,23 @@ describe('consumer: messages of strangers', function () {
     expect(states).to.deep.equal([])
   })
 
-  it('survives an error that trips whoever reads it', async () => {
+  it('survives an error that trips whoever reads it, or asks what it is', async () => {
     const queue = uniqueQueue()
-    await (await connected()).consume(queue, { retry: { attempts: 1 } }, () => {
-      throw new Proxy(new Error('x'), {
-        get: () => {
-          throw new Error('gotcha')
-        },
-      })
+    const trap = new Proxy(new Error('x'), {
+      get: () => {
+        throw new Error('gotcha')
+      },
     })
-    await sendRaw(queue, '{}', { messageId: 'm' })
-    const [letter] = await taken(`${queue}.dead`)
-    expect(letter!.properties.headers![HEADER.reason]).to.equal('failed 1 times')
+    const { proxy: revoked, revoke } = Proxy.revocable(new Error('x'), {})
+    revoke()
+    await (await connected()).consume<boolean>(queue, { retry: { attempts: 1 } }, ({ body }) => {
+      throw body ? revoked : trap
+    })
+    for (const body of [false, true]) {
+      await sendRaw(queue, JSON.stringify(body), { messageId: 'm' })
+      const [letter] = await taken(`${queue}.dead`)
+      expect(letter!.properties.headers![HEADER.reason]).to.equal('failed 1 times')
+    }
   })
 })
 
