@@ -2,11 +2,12 @@
  * Dials the broker over and over: amqp-connection-manager as the supervisor of amqplib's connections, bent to what we promise.
  *
  * Promises: several URLs take turns; a handshake never hangs; each attempt has a socket that can be ended, also while it shakes
- * hands; what has opened is mended before anybody has it (see gather-writes.ts, gather-messages.ts, channel-numbers.ts,
- * deep-headers.ts); closing takes 2 s at most and leaves nothing that keeps the process alive, not even with a broker that
- * answers nothing.
+ * hands; what ended as it opened is dialled again; what has opened is mended before anybody has it (see gather-writes.ts,
+ * gather-messages.ts, channel-numbers.ts, deep-headers.ts); closing takes 2 s at most and leaves nothing that keeps the
+ * process alive, not even with a broker that answers nothing.
  * Does NOT judge: what a failure means and how long to wait is told to it (see attempts.ts).
  */
+import type { Writable } from 'node:stream'
 import { AmqpConnectionManagerClass } from 'amqp-connection-manager'
 import { type ChannelModel, credentials } from 'amqplib'
 import { within } from '../deadline.ts'
@@ -41,6 +42,10 @@ export class Supervisor {
     this.#manager = createManager(options, () => this.#nextSocket())
     this.#manager.on('connect', ({ connection, url }) => {
       const model = connection as unknown as ChannelModel
+      if (hasEnded(model)) {
+        model.emit('close', new Error('the broker closed the connection as soon as it was open'))
+        return
+      }
       mend(model)
       on.opened(model, String(url))
     })
@@ -106,6 +111,14 @@ function createManager(options: ConnectionOptions, nextSignal: () => AbortSignal
       clientProperties: { connection_name: `${options.service}:${options.role}`, product: 'surehop' },
     },
   })
+}
+
+/**
+ * A broker that is shut down may open a connection and close it in one packet: amqplib then tells of the end before anybody can
+ * listen, and the manager, who dials again when he hears of it, would keep a dead connection for ever.
+ */
+function hasEnded(model: ChannelModel): boolean {
+  return (model.connection as unknown as { readonly stream: Writable }).stream.writableEnded
 }
 
 function mend(model: ChannelModel): void {

@@ -1,4 +1,4 @@
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { type AddressInfo, createConnection, createServer, type Server, type Socket } from 'node:net'
 import { expect } from 'chai'
 import { type ConnectionRefused, InvalidOption, NotConnected, type SurehopError } from '../../lib/errors.ts'
 import { onEvent } from '../../lib/observability/events.ts'
@@ -17,6 +17,11 @@ async function refusedBy(wired: Wiring, amqp: string | string[], reason: string)
   expect(performance.now() - started).below(1_000)
   return error
 }
+
+/** Class and method of connection.open-ok, as they begin its frame. */
+const OPEN_OK = Buffer.from('01000000000005000a0029', 'hex')
+/** connection.close: 320, "shutdown". */
+const CLOSE = Buffer.from('01000000000013000a003201400873687574646f776e00000000ce', 'hex')
 
 describe('connect', () => {
   const wired = wiring()
@@ -129,6 +134,44 @@ describe('connect', () => {
     await proxy.accept()
     await back
   })
+
+  it('dials again where the broker ends a connection in the breath in which it opens it', async () => {
+    const { url, links } = await brokerThatEndsTheFirst()
+    const surehop = await wired.surehop({ amqp: url })
+    const queue = await wired.queue()
+    expect((await surehop.producer().send(queue, { body: 1 }, { deadlineMs: 10_000 })).outcome).equal('confirmed')
+    expect(links()).equal(2)
+  })
+
+  /** What a broker that is shut down says to those who come just then: one packet, where the client is busy or the network quick. */
+  async function brokerThatEndsTheFirst(): Promise<{ url: string; links: () => number }> {
+    const { hostname, port } = new URL(wired.broker.url)
+    const sockets = new Set<Socket>()
+    let links = 0
+    const server: Server = createServer((client) => {
+      const first = links++ === 0
+      const broker = createConnection(Number(port || 5_672), hostname)
+      for (const [from, to] of [
+        [client, broker],
+        [broker, client],
+      ] as const) {
+        sockets.add(from)
+        from.on('error', () => {}).on('close', () => to.destroy())
+      }
+      client.on('data', (bytes) => broker.write(bytes))
+      broker.on('data', (bytes) =>
+        client.write(first && bytes.includes(OPEN_OK) ? Buffer.concat([bytes, CLOSE]) : bytes),
+      )
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    wired.later(() => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+    })
+    const url = new URL(wired.broker.url)
+    url.host = `127.0.0.1:${(server.address() as AddressInfo).port}`
+    return { url: url.toString(), links: () => links }
+  }
 
   async function muteServer(): Promise<{ url: string; sockets: Set<Socket> }> {
     const sockets = new Set<Socket>()
