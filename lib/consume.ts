@@ -57,7 +57,7 @@ export interface ConsumeOptions<Body = unknown> {
   readonly prefetch?: number
   /** Where finished messages are remembered. Without it duplicates are handled again. For exactly-once effects: `PostgresIdempotencyStore`, with `transactional()` around the handler. */
   readonly idempotency?: IdempotencyStore
-  /** How long a finished message is remembered. Default 14 days, and never less than the retry span plus `replayWindowMs`. */
+  /** How long a finished message is remembered. Default 14 days; never less than the retry span plus `replayWindowMs`, nor than `handlerTimeoutMs` plus `leaseMs`. */
   readonly retentionMs?: number
   /** How long after its last failure a dead letter may be replayed and still be recognised. Default 14 days less the retry span, at least 1 day. */
   readonly replayWindowMs?: number
@@ -287,16 +287,23 @@ function guardOf(
   return new StoreGuard({ store, scope, events: around.connection.options.events, ...consumer })
 }
 
-/** A message must be remembered until its last possible copy has come: the last retry, and the last replay. */
+/** A message must be remembered until its last possible copy has come: the last retry, and the last replay. And while it runs: a lease forgotten is nobody's. */
 function retentionOf(where: string, options: ConsumeOptions, policy: RetryPolicy): number {
+  const { handlerTimeoutMs = DEFAULTS.handlerTimeoutMs, leaseMs = DEFAULTS.leaseMs } = options
   const replayWindowMs = options.replayWindowMs ?? Math.max(DAY_MS, DEFAULTS.retentionMs - policy.spanMs)
   const minimum = policy.spanMs + replayWindowMs
   const retentionMs = options.retentionMs ?? Math.max(DEFAULTS.retentionMs, minimum)
-  if (retentionMs >= minimum) return retentionMs
-  throw new InvalidOption(
-    `${where}: expected retentionMs (${retentionMs}) to cover the retry span (retry.maxAgeMs ${policy.spanMs}) plus replayWindowMs (${replayWindowMs}), ` +
-      `${minimum} in all: a message forgotten earlier would be handled twice. Raise retentionMs, or lower retry.maxAgeMs or replayWindowMs`,
-  )
+  if (retentionMs < minimum)
+    throw new InvalidOption(
+      `${where}: expected retentionMs (${retentionMs}) to cover the retry span (retry.maxAgeMs ${policy.spanMs}) plus replayWindowMs (${replayWindowMs}), ` +
+        `${minimum} in all: a message forgotten earlier would be handled twice. Raise retentionMs, or lower retry.maxAgeMs or replayWindowMs`,
+    )
+  if (retentionMs < handlerTimeoutMs + leaseMs)
+    throw new InvalidOption(
+      `${where}: expected retentionMs (${retentionMs}) to cover handlerTimeoutMs (${handlerTimeoutMs}) plus leaseMs (${leaseMs}), ` +
+        `${handlerTimeoutMs + leaseMs} in all: a message forgotten while it runs would be run a second time beside it. Raise retentionMs, or lower handlerTimeoutMs`,
+    )
+  return retentionMs
 }
 
 /** With `orderBy`, repeats wait in place, unacked. */
