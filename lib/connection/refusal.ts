@@ -150,7 +150,10 @@ export function refusedExchange(error: unknown): {
   readonly cause: SurehopError
 } {
   const said = serverText(coded(error).message)
-  const name = /(?:no|write access to|access to|internal) exchange '([^']+)'/.exec(said)?.[1]
+  // A name may hold apostrophes itself, and a part of it may be the name of another exchange; what follows a long one may be cut short.
+  const name = /(?:no|write access to|access to|internal) exchange '(.+?)'(?: in vhost '|[a-z ]*\.\.\.$)/s.exec(
+    said,
+  )?.[1]
   return { exchange: name === 'amq.default' ? undefined : name, cause: explain(error, 'publish') }
 }
 
