@@ -12,6 +12,7 @@
 import { pause, unlessAborted, within } from '../deadline.ts'
 import { CommitRefused, DatabaseUnavailable, InvalidOption, textOf } from '../errors.ts'
 import { refuseRolledBack, type SqlPool, type SqlPoolClient } from '../sql/client.ts'
+import { lentFor } from '../sql/lent-for.ts'
 import { explainSql } from '../sql/trouble.ts'
 
 /** The isolation levels of Postgres. */
@@ -65,10 +66,11 @@ export class HandlerTransactions {
     const client = await this.#client(signal)
     const ignore = () => {}
     client.on?.('error', ignore)
+    const { lent, end } = lentFor(client)
     let usable = false
     try {
       await this.#begun(client, signal)
-      await orAbandoned(work(client), signal)
+      await orAbandoned(work(lent), signal).finally(end)
       await committed(client, signal)
       usable = true
     } catch (error) {

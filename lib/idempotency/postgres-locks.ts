@@ -51,8 +51,9 @@ export class LockedRecords {
   /** Locks all rows, and makes those that are missing. */
   static readonly all: Lock = async (ask, scope, asked) => {
     const keys = keysOf(asked)
-    const parameters = [textKey(scope.name), JSON.stringify([...keys]), scope.retentionMs]
-    return new LockedRecords(scope, keys, await ask(sql.LOCK_ALL, parameters))
+    const place = [textKey(scope.name), JSON.stringify([...keys])]
+    const made = await ask(sql.LOCK_ALL, [...place, scope.retentionMs])
+    return new LockedRecords(scope, keys, made.length < keys.size ? await ask(sql.LOCK_PRESENT, place) : made)
   }
 
   get(id: string): IdempotencyRecord | undefined {

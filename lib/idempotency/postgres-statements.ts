@@ -19,11 +19,14 @@ const EPOCH = (time: string, perSecond: number) =>
 export const LOCK_PRESENT = `SELECT ${RECORD_COLUMNS} FROM {schema}.inbox r
   WHERE r.scope = $1 AND r.id = ANY(${LIST('$2')}) ORDER BY r.id FOR UPDATE`
 
-/** Locks the rows, and makes those that are missing, as absent. $2 ids, $3 retention, ms. */
+/**
+ * Locks the rows, and makes those that are missing, as absent. $2 ids, $3 retention, ms. Answers those that it made. A row that is
+ * there is only locked, not written: else a copy put off would fail a transactional handler at REPEATABLE READ, which completes the row.
+ */
 export const LOCK_ALL = `INSERT INTO {schema}.inbox AS r (scope, id, state, retention, expires_at)
   SELECT $1, asked.id, 'absent', asked.retention, {schema}.inbox_expiry(asked.retention)
   FROM (SELECT id, ${MS('$3')} AS retention FROM unnest(${LIST('$2')}) AS id) asked ORDER BY asked.id COLLATE "C"
-  ON CONFLICT (scope, id) DO UPDATE SET state = r.state RETURNING ${RECORD_COLUMNS}`
+  ON CONFLICT (scope, id) DO UPDATE SET state = r.state WHERE false RETURNING ${RECORD_COLUMNS}`
 
 /**
  * Locks owners that are there. $2 owners. One row: until when each lives (ms since 1970, by name), and the time, microseconds,

@@ -9,6 +9,7 @@
 import { within } from '../deadline.ts'
 import { CommitRefused, InvalidOption } from '../errors.ts'
 import { show } from '../options.ts'
+import { lentFor } from './lent-for.ts'
 
 /** Rows as a driver hands them over. */
 export type SqlRow = Readonly<Record<string, unknown>>
@@ -123,10 +124,11 @@ export async function inTransaction<T>(pool: SqlPool, work: (client: SqlPoolClie
   const client = await pool.connect()
   const ignore = () => {}
   client.on?.('error', ignore)
+  const { lent, end } = lentFor(client)
   let broken = true
   try {
     await client.query('BEGIN')
-    const result = await work(client)
+    const result = await (async () => work(lent))().finally(end)
     refuseRolledBack(await client.query('COMMIT'))
     broken = false
     return result

@@ -13,6 +13,7 @@ import { v7 } from 'uuid'
 import type { AttemptEnd } from '../../lib/consumer/active.ts'
 import { commitError } from '../../lib/idempotency/postgres-handler-transaction.ts'
 import {
+  Closed,
   CommitRefused,
   DatabaseUnavailable,
   DeadLetterNow,
@@ -69,12 +70,13 @@ describe('a transactional handler', function () {
       ])
       return rows
     }
+    const putOff = async () => (await store.claim(scope, 'other', [{ ...claim, sequence: 2 }]))[0]!.status
     const takeOver = async () => {
       await store.renew(scope, 'me', { leave: true })
       const [other] = await store.claim(scope, 'other', [{ ...claim, sequence: 2 }])
       expect(other!.status).to.equal('acquired')
     }
-    return { id, queue: scope.name, attempt, settle, state, effects, outputs, takeOver }
+    return { id, queue: scope.name, attempt, settle, state, effects, outputs, putOff, takeOver }
   }
 
   const effect = (client: Pick<PoolClient, 'query'>, id: string) =>
@@ -167,6 +169,17 @@ describe('a transactional handler', function () {
     expect([await message.state(), await message.effects()]).to.deep.equal(['leased', 0])
   })
 
+  for (const isolation of ['read committed', 'repeatable read', 'serializable'] as const)
+    it(`commits at ${isolation} although another copy of its message was put off meanwhile`, async () => {
+      const message = await leased()
+      const handler = store.transactional({ isolation }, async ({ messageId }, { client }) => {
+        await effect(client as PoolClient, messageId)
+        expect(await message.putOff()).to.equal('leased')
+      })
+      expect(await message.attempt(handler)).to.deep.equal({ ended: 'done' })
+      expect([await message.state(), await message.effects()]).to.deep.equal(['completed', 1])
+    })
+
   it('does not even begin after its lease was taken over', async () => {
     const message = await leased()
     await message.takeOver()
@@ -185,6 +198,31 @@ describe('a transactional handler', function () {
     const end = await message.attempt(handler, { onStart: (it) => (abort = it) })
     expect(end).to.deep.equal({ ended: 'interrupted', error: reason })
     expect([await message.state(), await message.effects()]).to.deep.equal(['leased', 0])
+  })
+
+  it('has no effect by what goes on when it has failed: the other branch of a Promise.all', async () => {
+    const message = await leased()
+    const [failed, goesOn] = [latch(), latch()]
+    let branch!: Promise<unknown>
+    const handler = store.transactional({ outbox }, async ({ messageId }, { client, publish }) => {
+      const others = async () => {
+        await effect(client as PoolClient, `first ${messageId}`)
+        goesOn.resolve()
+        await failed.promise
+        const rest = [effect(client as PoolClient, messageId), publish('events', { body: 1 })]
+        return (await Promise.allSettled(rest)).map((end) => (end as PromiseRejectedResult).reason)
+      }
+      branch = others()
+      const boom = async () => {
+        await goesOn.promise
+        throw new Error('boom')
+      }
+      await Promise.all([branch, boom()])
+    })
+    expect(errorOf(await message.attempt(handler)).message).to.equal('boom')
+    failed.resolve()
+    for (const reason of (await branch) as unknown[]) expect(reason).to.be.instanceOf(Closed)
+    expect([await message.effects(), await message.outputs()]).to.deep.equal([0, []])
   })
 
   it('that hangs after its signal has fired loses its connection, and its locks with it', async () => {

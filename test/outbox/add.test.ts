@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { Client, type PoolClient } from 'pg'
 import { z } from 'zod'
 import {
+  Closed,
   CommitRefused,
   InvalidOption,
   MessageInvalid,
@@ -410,6 +411,25 @@ describe('adding to the outbox', function () {
       expect(error).to.be.instanceOf(CommitRefused)
       expect(await w.rows()).to.deep.equal([])
       expect(heard).to.deep.equal(['added'])
+    })
+
+    it('transaction() lets nothing through that is asked of its client after it has failed', async () => {
+      const outbox = w.open({ pool: w.pool })
+      let late!: () => Promise<Error>[]
+      const error = await refusal(() =>
+        outbox.transaction(async (tx: PoolClient) => {
+          late = () => [
+            refusal(() => tx.query("INSERT INTO orders VALUES ('o-8')")),
+            refusal(() => outbox.add({ queue: 'q', body: 1 }, tx)),
+            new Promise((resolve) => tx.query("INSERT INTO orders VALUES ('o-7')", resolve)),
+          ]
+          throw new Error('sold out')
+        }),
+      )
+      expect(error.message).to.equal('sold out')
+      for (const refused of await Promise.all(late())) expect(refused).to.be.instanceOf(Closed)
+      expect(await w.rows()).to.deep.equal([])
+      expect((await w.pool.query("SELECT 1 FROM orders WHERE id IN ('o-7', 'o-8')")).rows).to.deep.equal([])
     })
 
     it('transaction() rolls back what throws, and says that it needs a pool', async () => {
