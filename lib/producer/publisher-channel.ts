@@ -143,9 +143,12 @@ export class PublisherChannel {
   }
 }
 
-/** A message of a foreign producer may have no message id of its own: without a name its return would pass for a confirm. */
+/**
+ * A message of a foreign producer may have no message id of its own: without a name its return would pass for a confirm. A row or a half
+ * message that was forged may have a name already: its return would pass for another's.
+ */
 function headersOf({ messageId, properties }: Encoded): Record<string, unknown> {
-  return properties.messageId === messageId
+  return properties.messageId === messageId && properties.headers[HEADER.publishId] === undefined
     ? properties.headers
     : { ...properties.headers, [HEADER.publishId]: messageId }
 }

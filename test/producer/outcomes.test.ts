@@ -1,7 +1,11 @@
 import { expect } from 'chai'
 import { z } from 'zod'
+import { Connection } from '../../lib/connection/connection.ts'
 import { pause } from '../../lib/deadline.ts'
 import { InvalidOption, MessageInvalid, PermissionRefused, PublishFailed, ResourceMissing } from '../../lib/errors.ts'
+import { HEADER } from '../../lib/message.ts'
+import { Events } from '../../lib/observability/events.ts'
+import { Publisher } from '../../lib/producer/publisher.ts'
 import { administered, failure, wiring } from '../connection/wiring.ts'
 import { eventually } from '../support/eventually.ts'
 import { unique } from '../support/unique.ts'
@@ -38,6 +42,27 @@ describe('publish', () => {
         outcome: 'returned',
         messageId,
       })
+  })
+
+  it('P8: tells a return by what it has sent itself, whatever a row or a half message was forged to say', async () => {
+    const queue = await wired.queue()
+    const times = { heartbeatSeconds: 10, handshakeTimeoutMs: 5_000, rpcTimeoutMs: 5_000 }
+    const pauses = { reconnectBaseMs: 20, reconnectCapMs: 100 }
+    const of = { urls: [wired.broker.url], role: 'test', service: 'test', events: new Events(unique('instance')) }
+    const connection = new Connection({ ...of, ...times, ...pauses })
+    wired.later(() => connection.close())
+    const publisher = new Publisher(connection, { windowMessages: 10, windowBytes: 1_000, maxWaiting: 10 })
+    const publish = (messageId: string, routingKey: string, headers: Record<string, unknown>) => {
+      const ids = { messageId, transactionId: messageId }
+      const properties = { messageId, headers }
+      const message = { ...ids, exchange: '', routingKey, content: Buffer.from('1'), properties }
+      return publisher.publish(message, { mandatory: true, deadlineMs: 5_000 })
+    }
+    const forged = failure(publish('forged', unique('nobody'), { [HEADER.publishId]: 'neighbour' }))
+    const neighbour = publish('neighbour', queue, {})
+    expect(await forged).include({ outcome: 'returned', messageId: 'forged' })
+    expect(await neighbour).include({ outcome: 'confirmed', sends: 1 })
+    await publisher.close(0)
   })
 
   it('lets an event go that nobody needs, when asked to', async () => {
