@@ -131,8 +131,7 @@ export class Consumer {
     this.#inFlight.halt()
     this.#parts.guard?.halt()
     this.#closing.abort(new Closed(`the consumer of "${this.queue}" is closing`))
-    if (!this.#parts.singleActive) await this.#cancel()
-    this.#inFlight.dropWaiting()
+    await this.#takeNoMore(this.#keeper.channel)
     await this.#drain()
     this.#epoch?.end(new Closed(`the consumer of "${this.queue}" is closed`))
     await this.#keeper.close()
@@ -150,12 +149,13 @@ export class Consumer {
     }
   }
 
-  /** The broker sends no more; failing that, the channel's end says the same. */
-  async #cancel(): Promise<void> {
-    const channel = this.#keeper.channel
+  /** The broker sends no more (failing that, the channel's end says the same), and what has not started goes back. */
+  async #takeNoMore(channel: Channel | undefined): Promise<void> {
+    const { connection, singleActive } = this.#parts
     const tag = this.#consumerTag
-    if (!channel || tag === undefined) return
-    await this.#parts.connection.rpc('cancel the consumer', () => channel.cancel(tag)).catch(() => {})
+    if (!singleActive && channel && tag !== undefined)
+      await connection.rpc('cancel the consumer', () => channel.cancel(tag)).catch(() => {})
+    this.#inFlight.dropWaiting()
   }
 
   /** What fails here may fail because something was deleted under us: all is declared anew then. */
@@ -179,6 +179,8 @@ export class Consumer {
       channel.consume(this.queue, (raw) => this.#arrived(raw as RawDelivery | null, epoch), { noAck: false }),
     )
     this.#consumerTag = consumerTag
+    // Closed while it was asked for: a handler of the channel before may run for long yet.
+    if (this.#closing.signal.aborted) void this.#takeNoMore(channel)
     if (this.#state !== 'draining') this.#become('consuming')
   }
 

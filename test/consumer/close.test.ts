@@ -2,11 +2,19 @@
 
 import { expect } from 'chai'
 import { v7 } from 'uuid'
+import type { Connection } from '../../lib/connection/connection.ts'
+import { Consumer } from '../../lib/consumer/consumer.ts'
 import { onEvent } from '../../lib/index.ts'
+import type { RawDelivery } from '../../lib/message.ts'
+import { Events } from '../../lib/observability/events.ts'
+import { retryPolicy } from '../../lib/retry/policy.ts'
+import type { Declarer } from '../../lib/topology/declarer.ts'
+import { EMPTY } from '../../lib/topology/topology.ts'
 import { eventually, latch } from '../support/eventually.ts'
 import { startRedis } from '../support/services.ts'
 import { startProxy } from '../support/tcp-proxy.ts'
 import { uniqueQueue } from '../support/unique.ts'
+import { FakeChannel, FakeProducer, rawDelivery } from './fakes.ts'
 import { amqpUrl, closeAll, connected, counts, event, inbox, nothingLeft, Tally, toClose } from './setup.ts'
 
 async function tookMs(doing: Promise<unknown>): Promise<number> {
@@ -255,5 +263,82 @@ describe('consumer: the store away', function () {
     await surehop.producer().send(queue, { messageId, body: {} })
     expect((await dropped).why).to.equal('completed')
     expect(runs).to.equal(1)
+  })
+})
+
+/** A channel whose consumer is accepted when told. */
+class SlowChannel extends FakeChannel {
+  readonly asked = latch()
+  readonly accepted = latch()
+  deliver: (raw: RawDelivery) => void = () => {}
+
+  async prefetch(): Promise<void> {}
+
+  async consume(_: string, deliver: (raw: RawDelivery) => void): Promise<{ consumerTag: string }> {
+    this.deliver = deliver
+    this.asked.resolve()
+    await this.accepted.promise
+    return { consumerTag: 'c' }
+  }
+
+  async cancel(): Promise<void> {
+    this.told.push('cancel')
+  }
+
+  async close(): Promise<void> {
+    this.die()
+  }
+}
+
+describe('consumer: closing while it recovers', () => {
+  it('hands what comes then back at once, though a handler of the lost channel still runs', async () => {
+    const [first, second] = [new SlowChannel(), new SlowChannel()]
+    const [started, finish] = [latch(), latch()]
+    const channels = [first, second]
+    const events = new Events('closing')
+    const connection = {
+      options: { events, rpcTimeoutMs: 1_000 },
+      ready: async () => {},
+      openChannel: async () => channels.shift(),
+      rpc: (_: string, operation: () => Promise<unknown>) => operation(),
+    } as unknown as Connection
+    const consumer = new Consumer({
+      connection,
+      declarer: { declare: async () => {}, forget: () => {} } as unknown as Declarer,
+      topology: EMPTY,
+      queue: 'work',
+      decode: { queue: 'work', identity: 'reject', body: 'json', digests: false },
+      concurrency: 1,
+      prefetch: 2,
+      drainMs: 30_000,
+      singleActive: false,
+      orderBy: undefined,
+      guard: undefined,
+      processor: {
+        handler: async () => {
+          started.resolve()
+          await finish.promise
+        },
+        handlerTimeoutMs: 60_000,
+        inPlace: false,
+        policy: retryPolicy(),
+        outlet: { retry: async () => {}, bury: async () => {} },
+        producer: new FakeProducer().asProducer,
+        events,
+      },
+    })
+    first.accepted.resolve()
+    await consumer.start()
+    first.deliver(rawDelivery())
+    await started.promise
+    first.die()
+    await second.asked.promise
+    const closing = consumer.close()
+    await new Promise(setImmediate)
+    second.accepted.resolve()
+    second.deliver(rawDelivery({ properties: { messageId: 'm-2' } }))
+    await eventually(() => expect(second.told).to.deep.equal(['cancel', 'nack 1 requeue']))
+    finish.resolve()
+    await closing
   })
 })
