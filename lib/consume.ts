@@ -85,9 +85,12 @@ export interface ConsumeOptions<Body = unknown> {
   readonly middleware?: readonly Middleware[]
   /** Only one instance works at a time, the others stand by: keeps `orderBy` over instances. Fixed when the queue is first declared. Default false. */
   readonly singleActiveConsumer?: boolean
-  /** Most messages in the queue; beyond it publishes are nacked. Fixed when the queue is first declared. Default: no limit. */
+  /**
+   * Most messages in the queue; beyond it publishes are nacked. Fixed when the queue is first declared. Default: no limit. While the
+   * queue is full, more than 32 messages that come back to it from a delay hold up the delays of all queues of the virtual host.
+   */
   readonly maxLength?: number
-  /** Most bytes in the queue; beyond it publishes are nacked. Fixed when the queue is first declared. Default: no limit. */
+  /** Most bytes in the queue; likewise. Fixed when the queue is first declared. Default: no limit. */
   readonly maxLengthBytes?: number
   /** How long `close()` waits for running handlers. Default: that of `connect()`. */
   readonly drainMs?: number

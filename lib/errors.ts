@@ -256,7 +256,10 @@ export class Closed extends SurehopError {
   readonly code = 'CLOSED'
 }
 
-/** Throw from a handler: "not now, again in `delayMs`". Counts as a failed attempt. */
+/**
+ * Throw from a handler: "not now, again in `delayMs`". Counts as a failed attempt. More than 30 days (with `orderBy`, 25 minutes) is cut
+ * to that; later than `retry.maxAgeMs` after the first failure, and the message is dead-lettered.
+ */
 export class RetryLater extends SurehopError {
   readonly code = 'RETRY_LATER'
   /** Milliseconds until the next attempt. */

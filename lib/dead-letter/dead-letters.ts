@@ -4,7 +4,9 @@
  *
  * Promises: looking changes neither count nor order, and memory does not grow with the number of letters; one inspector at a time
  * (the second is told `ResourceBusy`); a letter leaves a queue only when the broker has confirmed its copy elsewhere.
- * Does NOT promise that a letter is in one place only: after a crash its copy may be there too. Ids and generations say so.
+ * Does NOT promise the first of a queue with a low delivery limit, be it by a policy of the broker or since another declared it: each
+ * look counts there, and beyond the limit the broker drops the letters. Does NOT promise that a letter is in one place only: after a
+ * crash its copy may be there too. Ids and generations say so.
  */
 import type { Connection } from '../connection/connection.ts'
 import { InvalidOption, MessageInvalid } from '../errors.ts'

@@ -18,7 +18,8 @@
  *
  * Promises: never early; four significant bits, rounded up (at most 12.5 % late), so at most four hops; every hop
  * at-least-once; no per-message expiration, hence no head-of-line blocking; the number of broker objects does not grow with
- * consumers. Does NOT promise order, nor punctuality while the broker is down.
+ * consumers. Does NOT promise order, nor punctuality while the broker is down, nor while 32 messages of one level wait for room in a
+ * full queue that refuses them (`maxLength`, or a policy): all others of that level wait behind them, and go on when there is room (measured).
  */
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { HEADER } from '../message.ts'

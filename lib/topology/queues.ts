@@ -10,7 +10,10 @@ export const ARCHIVE_SUFFIX = '.archive'
 
 /** Broker-side deliveries of one message before the broker itself dead-letters it. */
 export const DELIVERY_LIMIT = 20
-/** Looking at a queue consumes its delivery limit; 2^31-1 makes looking harmless (an absent limit means 20 on RabbitMQ 4). */
+/**
+ * Looking at a queue consumes its delivery limit; 2^31-1 makes looking harmless (an absent limit means 20 on RabbitMQ 4). Of a policy and
+ * this the lower wins: where a policy with a `delivery-limit` reaches dead letters, looking more often drops them (measured).
+ */
 export const NO_DELIVERY_LIMIT = 2_147_483_647
 /** How long discarded letters stay restorable, ms. 14 days. */
 export const ARCHIVE_TTL_MS = 14 * 24 * 3_600_000
