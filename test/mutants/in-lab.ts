@@ -38,6 +38,7 @@ export const SIGHTS: Readonly<Record<string, Sight>> = {
 }
 
 const CLOSING_MS = 30_000
+const LAST_LINES = 12
 const KEPT = 0
 const NOT_KEPT = 1
 
@@ -61,7 +62,7 @@ export async function triedInLab(
   const failed = broken?.includes(`${column} `) ? [{ title: `lab, row ${row}`, why: broken }] : []
   if (code === NOT_KEPT && failed.length > 0) return { passed: [], failed, trouble: undefined, seconds }
   const passed = code === KEPT ? [`lab, row ${row}`] : []
-  const trouble = code === KEPT ? undefined : `expected ${column} in row ${row}, got exit ${code}: ${lines.at(-1)}`
+  const trouble = code === KEPT ? undefined : `expected ${column} in row ${row}, got exit ${code}: ${lastOf(lines)}`
   return { passed, failed: [], trouble, seconds }
 }
 
@@ -78,8 +79,12 @@ export async function keptInLab(
     const [, why] = matched(lines, row, '(?:BROKEN|NOT TRIED TO THE END)') ?? []
     return why === undefined ? [] : [{ title: `lab, row ${row}`, why }]
   })
-  const trouble = code === KEPT || failed.length > 0 ? undefined : `the lab ended with ${code}: ${lines.at(-1)}`
+  const trouble = code === KEPT || failed.length > 0 ? undefined : `the lab ended with ${code}:\n${lastOf(lines)}`
   return { passed: rows.filter((row) => matched(lines, row, 'kept')), failed, trouble, seconds }
+}
+
+function lastOf(lines: readonly string[]): string {
+  return lines.slice(-LAST_LINES).join('\n')
 }
 
 function matched(lines: readonly string[], row: string, end: string): RegExpExecArray | undefined {
