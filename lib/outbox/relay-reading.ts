@@ -1,7 +1,8 @@
 /**
  * Brings rows from the table into the book: ready ones, and held ones whose time has come. Used by the relay's loop alone, never
  * while failures are being recorded.
- * Promises: reads no more than there is room for, and not while there is little room, unless little by little is all there will be.
+ * Promises: reads no more than there is room for, and not while there is little room, unless little by little is all there will be;
+ * on a narrow line reads less at a time, so that what it reads arrives within the lease.
  */
 import type { Book } from './relay-book.ts'
 import { Floor } from './relay-floor.ts'
@@ -18,6 +19,8 @@ export interface ReadingParts {
   /** So much room is worth a page at once. */
   readonly many: number
   readonly pollMs: number
+  /** No page may take longer. */
+  readonly leaseMs: number
   /** Rows were taken in hand. */
   readonly onRead: () => void
 }
@@ -26,6 +29,8 @@ export interface ReadingParts {
 const PAGE = 500
 /** After such a time a page is read also where little room is. */
 const SPARSE_MS = 25
+/** Bytes that are always asked for. */
+const LEAST_BYTES = 65_536
 
 /** The reading of one relay. */
 export class Reading {
@@ -38,6 +43,8 @@ export class Reading {
   /** As they were when the floor was last thought of. */
   #shards = ''
   #letGo = 0
+  /** Bytes that a page may have. */
+  #affordable = Number.MAX_SAFE_INTEGER
 
   constructor(parts: ReadingParts) {
     this.#parts = parts
@@ -92,19 +99,20 @@ export class Reading {
   async #held(reading: readonly number[]): Promise<number> {
     const { book, table, shards, pollMs, onRead } = this.#parts
     this.#heldAt = performance.now() + pollMs
-    const [messages, bytes] = [Math.min(PAGE, Math.ceil(book.room.messages / 2)), Math.ceil(book.room.bytes / 2)]
-    const page = await table.due({ shards: reading, hand: book.positions, messages, bytes })
+    const messages = Math.min(PAGE, Math.ceil(book.room.messages / 2))
+    const bytes = Math.min(this.#affordable, Math.ceil(book.room.bytes / 2))
+    const page = await this.#timed(bytes, table.due({ shards: reading, hand: book.positions, messages, bytes }))
     book.take(page, shards.epochOf)
     onRead()
     if (page.length > 0) this.#heldAt = 0
     return page.length
   }
 
-  async #ready(reading: readonly number[], messages: number, bytes: number): Promise<number> {
+  async #ready(reading: readonly number[], messages: number, room: number): Promise<number> {
     const { book, table, shards, onRead } = this.#parts
     const { positions: hand, crowded } = book
-    const after = this.#floor.position
-    const page = await table.ready({ shards: reading, hand, crowded, messages, bytes, after })
+    const [after, bytes] = [this.#floor.position, Math.min(this.#affordable, room)]
+    const page = await this.#timed(bytes, table.ready({ shards: reading, hand, crowded, messages, bytes, after }))
     const blocked = book.take(page, shards.epochOf)
     onRead()
     await this.#hold(blocked)
@@ -112,6 +120,19 @@ export class Reading {
     const nothingLeft = crowded.length === 0 && book.letGo === this.#letGo
     if (nothingLeft) this.#floor.looked(cut ? BigInt(page.at(-1)?.position ?? 0) : undefined)
     return page.length
+  }
+
+  /** One that took long, or did not come, is followed by less: the same again would take as long for ever. */
+  async #timed(bytes: number, page: Promise<RelayedRow[]>): Promise<RelayedRow[]> {
+    const { leaseMs } = this.#parts
+    const startedAt = performance.now()
+    try {
+      return await page
+    } finally {
+      const tookMs = performance.now() - startedAt
+      if (tookMs > leaseMs / 4) this.#affordable = Math.max(LEAST_BYTES, Math.floor(bytes / 4))
+      else if (tookMs < leaseMs / 16) this.#affordable = Math.min(Number.MAX_SAFE_INTEGER, this.#affordable * 2)
+    }
   }
 
   /** Moved once, so that not every look goes over all rows of a key that waits. */

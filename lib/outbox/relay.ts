@@ -105,7 +105,7 @@ export class Relay {
     const condition = new Condition({ events, outbox: name, sender, leaseMs, doing: this.#doing })
     const flights = this.#makeFlights(book, sender)
     const onRead = () => flights.pump()
-    const reading = new Reading({ book, table, shards, pace, many, pollMs, onRead })
+    const reading = new Reading({ book, table, shards, pace, many, pollMs, leaseMs, onRead })
     const [onCleared, onProblem] = [this.#cleared.bind(this), this.#clearingFailed.bind(this)]
     this.#clearing = new Clearing({ book, table, many, onCleared, onProblem })
     const recording = new Recording({ book, table, reading, events, outbox: name })

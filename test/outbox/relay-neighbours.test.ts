@@ -1,6 +1,7 @@
 // What others do in the same database, or to it, while a relay works.
 
 import { expect } from 'chai'
+import { Pool } from 'pg'
 import { fixed } from '../../lib/backoff.ts'
 import { OutboxDesk } from '../../lib/outbox/desk.ts'
 import { Listener } from '../../lib/outbox/relay-listener.ts'
@@ -78,6 +79,18 @@ describe('a relay, whatever its database goes through', function () {
     await arrivals.count(1)
     await allGone()
     await relay.close()
+  })
+
+  it('sends a backlog over a line that cannot carry the largest page within a lease', async () => {
+    const line = await startProxy(r.schema.url)
+    r.later(() => line.close())
+    const pool = new Pool({ connectionString: line.url }).on('error', () => {})
+    r.later(() => pool.end())
+    await r.relay({ pool, pollMs: 100, leaseMs: 2_000 })
+    line.throttle(1_000_000)
+    const body = Buffer.alloc(100_000)
+    await r.add(...Array.from({ length: 40 }, () => ({ queue, body, contentType: 'application/octet-stream' })))
+    await arrivals.count(40, 50_000)
   })
 
   it('closes, although its pool has no connection left for it to listen on', async () => {
