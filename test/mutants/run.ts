@@ -35,7 +35,7 @@ async function main(): Promise<number> {
   }
   if (!lab) refuseWithoutServices()
   await using copy = await Copy.make()
-  if (lab) return showInLab(copy, seenOf(mutants), seed)
+  if (lab) return await showInLab(copy, seenOf(mutants), seed)
   if (!(await passWithout(copy, mutants, seed))) return 1
   const fates = await tryAll(copy, mutants, seed)
   console.log(`\n${tableOf(fates)}`)
