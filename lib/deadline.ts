@@ -24,9 +24,41 @@ export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal 
   const aborted = deferred<never>()
   const abort = () => aborted.reject(signal.reason)
   if (signal.aborted) abort()
-  signal.addEventListener('abort', abort, { once: true })
+  const leave = whenAborted(signal, abort)
   promise.catch(() => {})
-  return Promise.race([promise, aborted.promise]).finally(() => signal.removeEventListener('abort', abort))
+  return Promise.race([promise, aborted.promise]).finally(leave)
+}
+
+/** Those who wait for a signal, and what ends the one listener that they share: Node warns of a leak from the eleventh. */
+interface Waiters {
+  readonly callbacks: Set<() => void>
+  readonly end: () => void
+}
+
+const waitersFor = new WeakMap<AbortSignal, Waiters>()
+
+/** Calls back when the signal fires, unless the returned function was called before; the last to go takes the listener along. */
+function whenAborted(signal: AbortSignal, callback: () => void): () => void {
+  const { callbacks, end } = waitersFor.get(signal) ?? listenTo(signal)
+  callbacks.add(callback)
+  return () => {
+    if (callbacks.delete(callback) && callbacks.size === 0) end()
+  }
+}
+
+function listenTo(signal: AbortSignal): Waiters {
+  const callbacks = new Set<() => void>()
+  const fire = () => {
+    for (const callback of [...callbacks]) callback()
+  }
+  const end = () => {
+    signal.removeEventListener('abort', fire)
+    waitersFor.delete(signal)
+  }
+  signal.addEventListener('abort', fire, { once: true })
+  const waiters = { callbacks, end }
+  waitersFor.set(signal, waiters)
+  return waiters
 }
 
 /** Resolves after `ms`, or as soon as the signal fires (never rejects). The timer alone does not keep a process alive when `background`. */
@@ -35,12 +67,12 @@ export function pause(ms: number, signal?: AbortSignal, background = false): Pro
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer)
-      signal?.removeEventListener('abort', done)
+      leave?.()
       resolve()
     }
     const timer = setTimeout(done, Math.min(ms, MAX_TIMER_MS))
     if (background) timer.unref()
-    signal?.addEventListener('abort', done, { once: true })
+    const leave = signal && whenAborted(signal, done)
   })
 }
 

@@ -7,11 +7,16 @@ export type Schema<Body = unknown> = StandardSchemaV1<unknown, Body>
 
 /**
  * Checks a body and gives the schema's output.
+ * @param bounded how to wait for a schema that does not answer at once; default: for as long as it takes
  * @throws MessageInvalid with the path of the first mistake, e.g. `body.lines[2].quantity`
  */
-export async function validate<Body>(schema: Schema<Body>, body: unknown): Promise<Body> {
+export async function validate<Body>(
+  schema: Schema<Body>,
+  body: unknown,
+  bounded: <T>(answer: Promise<T>) => Promise<T> = (answer) => answer,
+): Promise<Body> {
   const answer = schema['~standard'].validate(body)
-  const result = answer instanceof Promise ? await answer : answer
+  const result = answer instanceof Promise ? await bounded(answer) : answer
   if (!result.issues) return result.value
   const [issue] = result.issues
   const path = `body${(issue?.path ?? []).map(step).join('')}`

@@ -254,7 +254,8 @@ export class Producer {
     send: SendOptions,
   ): Promise<Encoded> {
     try {
-      const checked = schema ? { ...message, body: await inTime(validate(schema, message.body), send) } : message
+      const body = schema && (await validate(schema, message.body, (answer) => inTime(answer, send)))
+      const checked = schema ? { ...message, body } : message
       const encoded = encode(target, checked, this.#encoding)
       return message.delayMs ? await this.#delayed(encoded, message.delayMs, send) : encoded
     } catch (cause) {

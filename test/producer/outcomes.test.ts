@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
 import { z } from 'zod'
 import { Connection } from '../../lib/connection/connection.ts'
@@ -237,17 +238,20 @@ describe('publish', () => {
     expect((await wired.take(queue)).map(({ id }) => id).slice(1)).deep.equal(['sent', 'after'])
   })
 
-  it('one signal serves many publishes without a warning, and is let go afterwards', async () => {
+  it('one signal serves many publishes without a warning, also while they are prepared, and is let go afterwards', async () => {
     const queue = await wired.queue()
-    const producer = (await wired.surehop()).producer()
+    const slow = z.number().refine(async () => pause(20).then(() => true))
+    const producer = (await wired.surehop()).producer({ schemas: { slow } })
     const warnings: unknown[] = []
     const warn = (warning: unknown) => warnings.push(warning)
     process.on('warning', warn)
     wired.later(() => process.off('warning', warn))
     const { signal } = new AbortController()
-    await Promise.all(Array.from({ length: 50 }, () => producer.send(queue, { body }, { signal })))
+    for (const message of [{ body }, { body: 1, type: 'slow' }, { body, delayMs: 100 }])
+      await Promise.all(Array.from({ length: 50 }, () => producer.send(queue, message, { signal })))
     await new Promise((resolve) => setImmediate(resolve))
     expect(warnings).empty
+    expect(getEventListeners(signal, 'abort')).empty
   })
 
   it('repeats what a full queue refuses until there is room, else ends as nacked at the deadline', async () => {
