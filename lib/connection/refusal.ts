@@ -150,10 +150,12 @@ export function refusedExchange(error: unknown): {
   readonly cause: SurehopError
 } {
   const said = serverText(coded(error).message)
-  // A name may hold apostrophes itself, and a part of it may be the name of another exchange; what follows a long one may be cut short.
-  const name = /(?:no|write access to|access to|internal) exchange '(.+?)'(?: in vhost '|[a-z ]*\.\.\.$)/s.exec(
-    said,
-  )?.[1]
+  // A name may hold apostrophes itself, and a part of it may be the name of another exchange; what follows a long one may be cut short,
+  // and a longer one itself.
+  const name =
+    /(?:no|write access to|access to|internal) exchange '(.+?)'(?: in vhost '| ?i?n? ?v?h?o?s?t? ?\.\.\.$)/s.exec(
+      said,
+    )?.[1]
   return { exchange: name === 'amq.default' ? undefined : name, cause: explain(error, 'publish') }
 }
 
