@@ -10,6 +10,16 @@ const MAX_STACK = 3_000
 /** Stack frames that make two errors the same. */
 const FINGERPRINT_FRAMES = 5
 
+/** A revoked proxy, say, throws at whoever asks what it is; and those who judge, log and write letters all do. */
+export function tellable(thrown: unknown): unknown {
+  try {
+    void (thrown instanceof Error)
+    return thrown
+  } catch {
+    return new Error('what was thrown cannot be read')
+  }
+}
+
 /** Headers that describe what was thrown; also when it was thrown to trip whoever looks at it. */
 export function errorHeaders(error: unknown): Record<string, string> {
   try {

@@ -14,6 +14,7 @@ import type { Link } from '../chain.ts'
 import { Closed, HandlerTimeout, InvalidOption } from '../errors.ts'
 import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
 import type { Producer, PublishOptions } from '../producer/producer.ts'
+import { tellable } from '../reason.ts'
 import type { DeadlineWatch, Watched } from './deadline-watch.ts'
 import type { Context, ContextPublishOptions, Handler, Run } from './handler.ts'
 
@@ -255,16 +256,6 @@ function comesOf(reason: Error, thrown: unknown): boolean {
     return thrown === reason || cause === reason || name === 'AbortError'
   } catch {
     return false
-  }
-}
-
-/** A revoked proxy, say, throws at whoever asks what it is; and those who judge, log and write letters all do. */
-function tellable(thrown: unknown): unknown {
-  try {
-    void (thrown instanceof Error)
-    return thrown
-  } catch {
-    return new Error('what was thrown cannot be read')
   }
 }
 

@@ -14,6 +14,7 @@ import type { Connection } from '../connection/connection.ts'
 import { within } from '../deadline.ts'
 import { ChannelLost, Closed, MessageInvalid, textOf } from '../errors.ts'
 import type { Message, RawDelivery } from '../message.ts'
+import { tellable } from '../reason.ts'
 import type { Declarer } from '../topology/declarer.ts'
 import type { Topology } from '../topology/topology.ts'
 import { type DecodeOptions, decode, REPLACED } from './decode.ts'
@@ -203,7 +204,8 @@ export class Consumer {
     try {
       read = decode(delivery.raw, this.#parts.decode)
       key = this.#keyOf(read)
-    } catch (error) {
+    } catch (thrown) {
+      const error = tellable(thrown)
       read =
         error instanceof MessageInvalid
           ? error

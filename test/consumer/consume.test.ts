@@ -314,6 +314,14 @@ describe('consumer: messages of strangers', function () {
       const [letter] = await taken(`${queue}.dead`)
       expect(letter!.properties.headers![HEADER.reason]).to.equal('failed 1 times')
     }
+    const ordered = uniqueQueue()
+    const orderBy = () => {
+      throw revoked
+    }
+    await (await connected()).consume(ordered, { orderBy, retry: { attempts: 1 } }, () => {})
+    await sendRaw(ordered, '{}', { messageId: 'm' })
+    const [letter] = await taken(`${ordered}.dead`)
+    expect(letter!.properties.headers![HEADER.errorMessage]).to.match(/^orderBy failed: /)
   })
 })
 
