@@ -26,8 +26,6 @@ export const SIGHTS: Readonly<Record<string, Sight>> = {
   'nack-taken-for-ack': { row: 'full-queue', column: 'lost' },
   'confirm-lost-means-stored': { row: 'cut-rst', column: 'lost' },
   'redis-completed-not-final': { row: 'acks-lost', column: 'doubled' },
-  'inbox-record-outside-transaction': { row: 'kill-inbox-consumer', column: 'doubled' },
-  'postgres-commit-without-fence': { row: 'zombie-inbox-consumer', column: 'doubled' },
   'relay-deletes-before-confirm': { row: 'cut-rst', column: 'lost' },
   'retry-acked-before-confirmed': { row: 'cut-rst', column: 'lost' },
   'retry-not-counted': { row: 'kill-consumer', column: 'attempts' },
