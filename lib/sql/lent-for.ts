@@ -24,16 +24,18 @@ export function lentFor<Client extends Asked>(client: Client): LentFor<Client> {
   let ended = false
   const query = (...parameters: unknown[]) =>
     ended ? refused(parameters) : Reflect.apply(client.query, client, parameters)
-  const get = (target: Client, name: string | symbol) => {
+  const get = (_: Client, name: string | symbol) => {
     if (name === 'query') return query
-    const value: unknown = Reflect.get(target, name)
+    const value: unknown = Reflect.get(client, name)
     // On the client itself: its methods may have private fields.
-    return typeof value === 'function' && name !== 'constructor' ? value.bind(target) : value
+    return typeof value === 'function' && name !== 'constructor' ? value.bind(client) : value
   }
   const end = () => {
     ended = true
   }
-  return { lent: new Proxy(client, { get }), end }
+  // For what is frozen a proxy may give nothing else.
+  const shown = Object.isFrozen(client) ? Object.create(client) : client
+  return { lent: new Proxy<Client>(shown, { get }), end }
 }
 
 /** In the way in which it was asked: by a callback, with an object that is to be told (a cursor), or for a promise. */
