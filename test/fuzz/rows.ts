@@ -73,7 +73,18 @@ export const json = fc.oneof(
   ),
 )
 
-const NAMES = ['transaction_id', 'surehop-key', 'surehop-publish-id', 'x-death', 'CC', 'BCC', '__proto__', '!', 'a']
+const NAMES = [
+  'transaction_id',
+  'surehop-key',
+  'surehop-publish-id',
+  'surehop-priority',
+  'x-death',
+  'CC',
+  'BCC',
+  '__proto__',
+  '!',
+  'a',
+]
 const headers = fc.array(fc.tuple(mostly(fc.constantFrom(...NAMES), text, 4), json), { maxLength: 4 }).map(object)
 
 const PROPERTIES = [

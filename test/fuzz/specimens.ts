@@ -148,6 +148,7 @@ const OURS = [
   'deliver-to',
   'verdict',
   'publish-id',
+  'priority',
   'unreadable',
   'delay-00',
   'delay-27',
