@@ -11,6 +11,7 @@ import { outboxCommand } from './commands/outbox.ts'
 import { topologyCommand } from './commands/topology.ts'
 import { transactionsCommand } from './commands/transactions.ts'
 import { explained } from './explained.ts'
+import { redacted, safeLines } from './text.ts'
 
 const EXAMPLES = `
 Examples:
@@ -42,13 +43,18 @@ function program(): Command {
 
 async function main(): Promise<void> {
   const root = program()
-  for (const command of tree(root)) command.exitOverride()
+  for (const command of tree(root)) command.exitOverride().configureOutput({ outputError })
   try {
     await root.parseAsync()
   } catch (error) {
     if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2
     else process.exitCode = explained(error)
   }
+}
+
+/** A mistyped option may hold an address, and that a password. */
+function outputError(text: string, write: (text: string) => void): void {
+  write(safeLines(redacted(text)))
 }
 
 function tree(command: Command): Command[] {

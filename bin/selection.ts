@@ -1,4 +1,4 @@
-/** `--id --where --since --until --limit`, for every command that means some letters. */
+/** `--id --where --since --until --limit`, for every command that means some letters; and what a person was asked about. */
 import { type Command, InvalidArgumentError } from 'commander'
 import { compileSelection, FILTER_FIELDS, type Selection } from '../lib/index.ts'
 
@@ -13,10 +13,16 @@ export interface SelectionFlags {
 export function selectionFlags(command: Command): Command {
   return command
     .option('--id <id>', 'this letter; may be repeated', (id: string, before: string[] = []) => [...before, id])
-    .option('--where <filter>', "e.g. 'error=TimeoutError and type=order.*'; see below")
+    .option('--where <filter>', "e.g. 'error=TimeoutError and type=order.*'; see below", onlyFilter)
     .option('--since <time>', 'died at or after: 90s, 15m, 2h, 7d ago, or a date')
     .option('--until <time>', 'died before; the same forms')
     .option('--limit <count>', 'at most so many, the oldest first', wholeNumber)
+}
+
+/** The last of two would win, and mean more letters than both together. */
+function onlyFilter(filter: string, before?: string): string {
+  if (before === undefined) return filter
+  throw new InvalidArgumentError('expected it once: join two filters with "and" or "or"')
 }
 
 /** Says how to write a filter. */
@@ -30,6 +36,23 @@ export function selectionOf({ id, where, since, until, limit }: SelectionFlags):
   const selection = { ids: id, where, since, until, limit }
   compileSelection(selection)
   return selection
+}
+
+/** So many ids are kept in memory. */
+const MOST = 100_000
+
+/** The letters a person was asked about. The answer may come late, and others may have come, or have been taken away, meanwhile. */
+export class Asked {
+  readonly #ids = new Set<string>()
+
+  add({ id }: { readonly id: string }): void {
+    if (this.#ids.size <= MOST) this.#ids.add(id)
+  }
+
+  /** Those and no others; beyond 100,000 at least no more than `count`. */
+  of(selection: Selection, count: number): Selection {
+    return { ...selection, limit: count, ids: this.#ids.size > MOST ? selection.ids : [...this.#ids] }
+  }
 }
 
 /** Is anything said about which letters are meant? */

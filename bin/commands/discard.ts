@@ -1,11 +1,11 @@
 /** `surehop dead discard` and `restore`: to the archive, and back. */
 import type { Command } from 'commander'
-import type { MoveOptions, MoveResult, Selection } from '../../lib/index.ts'
+import type { Letter, MoveOptions, MoveResult, Selection } from '../../lib/index.ts'
 import { confirmed } from '../ask.ts'
 import { sessionCommand } from '../command.ts'
 import { exitCodeOf } from '../explained.ts'
 import { Progress } from '../progress.ts'
-import { FILTER_HELP, isWhole, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
+import { Asked, FILTER_HELP, isWhole, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { plural, redacted, safe } from '../text.ts'
 
@@ -67,11 +67,10 @@ async function run(session: Session, flags: Flags, queue: string, words: Words):
   const { output, interrupted } = session
   const selection = selectionOf(flags)
   const move = words.moveOf(session, queue)
-  const plan = await move(selection, {
-    dryRun: true,
-    signal: interrupted,
-    ...(flags.dryRun ? { onMoved: printer(session, flags, `would ${words.verb}`) } : {}),
-  })
+  const asked = new Asked()
+  const print = printer(session, flags, `would ${words.verb}`)
+  const onMoved = (letter: Letter) => (flags.dryRun ? print(letter) : asked.add(letter))
+  const plan = await move(selection, { dryRun: true, signal: interrupted, onMoved })
   if (plan.error) throw plan.error
   if (interrupted.aborted) return EXIT.interrupted
   const all = isWhole(selection) && plan.moved > 0 ? 'all of them: ' : ''
@@ -88,28 +87,18 @@ async function run(session: Session, flags: Flags, queue: string, words: Words):
     ))
   )
     return interrupted.aborted ? EXIT.interrupted : EXIT.partly
-  return carryOut(session, flags, words, move, selection, plan.moved)
+  return carryOut(session, flags, words, move, asked.of(selection, plan.moved))
 }
 
-async function carryOut(
-  session: Session,
-  flags: Flags,
-  words: Words,
-  move: Move,
-  selection: Selection,
-  total: number,
-): Promise<number> {
+async function carryOut(session: Session, flags: Flags, words: Words, move: Move, asked: Selection): Promise<number> {
   const { output, interrupted } = session
-  const progress = new Progress(output, total)
+  const progress = new Progress(output, asked.limit ?? 0)
   const print = printer(session, flags, words.done.toLowerCase())
-  const result = await move(selection, {
-    signal: interrupted,
-    onMoved: (letter) => {
-      progress.step()
-      if (flags.json) print(letter)
-    },
-  })
-  progress.stop()
+  const onMoved = (letter: Letter) => {
+    progress.step()
+    if (flags.json) print(letter)
+  }
+  const result = await move(asked, { signal: interrupted, onMoved }).finally(() => progress.stop())
   output.note(`${words.done} ${plural(result.moved, 'letter')}.${restOf(result)}`)
   if (result.stopped === 'interrupted') return EXIT.interrupted
   return result.error ? Math.max(EXIT.partly, exitCodeOf(result.error)) : EXIT.done

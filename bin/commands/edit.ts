@@ -1,5 +1,6 @@
 /** `surehop dead edit`: changes the body of a letter, shows the difference, asks; the original goes to the archive. */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,6 +10,7 @@ import { type FullLetter, InvalidOption } from '../../lib/index.ts'
 import { confirmed } from '../ask.ts'
 import { jsonText, utf8, withoutSpaces, withPart } from '../body.ts'
 import { sessionCommand } from '../command.ts'
+import { lendingTerminal } from '../interruption.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import type { Output } from '../terminal.ts'
 import { safe, safeLines } from '../text.ts'
@@ -43,10 +45,11 @@ export function editCommand(): Command {
 
 async function edit(session: Session, flags: Flags, queue: string, id: string): Promise<number> {
   const { output } = session
+  if (flags.file !== undefined && flags.set) throw new InvalidOption('expected --file or --set, got both')
   const letters = session.letters(queue)
   const letter = (await letters.show(id)).sort((a, b) => b.generation - a.generation)[0]
   if (!letter) throw new Error(`No letter with the id ${safe(id)} in the dead letters of ${safe(queue)}.`)
-  const body = newBody(letter, flags, output)
+  const body = await newBody(letter, flags, output)
   if (body.equals(letter.body)) {
     output.note('Nothing was changed.')
     return EXIT.done
@@ -54,7 +57,7 @@ async function edit(session: Session, flags: Flags, queue: string, id: string): 
   output.note(difference(letter.body, body, output))
   if (!(await confirmed(session, 'Replace the letter? The original goes to the archive.', flags.yes === true)))
     return EXIT.partly
-  const edited = await letters.edit(id, { body })
+  const edited = await letters.edit(id, { body, generation: letter.generation })
   if (flags.json) await output.json({ id: edited.id, generation: edited.generation, editedFrom: edited.editedFrom })
   output.note(
     `Edited ${safe(edited.id)}, now generation ${edited.generation}. The original is in the archive. Send it: surehop dead replay ${safe(queue)} --id ${safe(edited.id)}`,
@@ -62,7 +65,7 @@ async function edit(session: Session, flags: Flags, queue: string, id: string): 
   return EXIT.done
 }
 
-function newBody(letter: FullLetter, flags: Flags, output: Output): Buffer {
+async function newBody(letter: FullLetter, flags: Flags, output: Output): Promise<Buffer> {
   if (flags.file !== undefined) return readBody(flags.file)
   if (flags.set) return partsSet(letter, flags.set)
   return inEditor(letter, output)
@@ -105,27 +108,32 @@ function jsonOrText(text: string): unknown {
 }
 
 /** In a folder only we can read; gone afterwards. */
-function inEditor({ body }: FullLetter, output: Output): Buffer {
+async function inEditor({ body }: FullLetter, output: Output): Promise<Buffer> {
   const text = utf8(body)
   if (text === undefined) throw new InvalidOption('the body is not text: give the new one with --file')
   const editor = process.env['VISUAL'] || process.env['EDITOR']
   if (!editor) throw new InvalidOption('expected $VISUAL or $EDITOR to name an editor, or --set or --file')
   const pretty = jsonText(text)
   const folder = mkdtempSync(join(tmpdir(), 'surehop-edit-'))
+  const remove = () => rmSync(folder, { recursive: true, force: true })
+  process.once('exit', remove)
   try {
     const file = join(folder, pretty === undefined ? 'body.txt' : 'body.json')
     writeFileSync(file, pretty === undefined ? text : `${pretty}\n`, { mode: 0o600 })
-    const { status, error } = spawnSync(`${editor} "$SUREHOP_BODY"`, {
-      shell: true,
-      stdio: 'inherit',
-      env: { ...process.env, SUREHOP_BODY: file },
-    })
-    if (status !== 0)
-      throw new Error(`the editor ended with ${error?.message ?? `code ${status}`}: nothing was changed`)
+    await lendingTerminal(() => run(editor, file))
     return edited(readFileSync(file), pretty === undefined ? undefined : text, output)
   } finally {
-    rmSync(folder, { recursive: true, force: true })
+    process.off('exit', remove)
+    remove()
   }
+}
+
+/** Meanwhile our heartbeats go on: a person takes his time, and the broker would give the connection up. */
+async function run(editor: string, file: string): Promise<void> {
+  const env = { ...process.env, SUREHOP_BODY: file }
+  const child = spawn(`${editor} "$SUREHOP_BODY"`, { shell: true, stdio: 'inherit', env })
+  const [code, signal] = (await once(child, 'exit')) as [number | null, string | null]
+  if (code !== 0) throw new Error(`the editor ended with ${signal ?? `code ${code}`}: nothing was changed`)
 }
 
 /** What was spread over lines for the editor goes back without the spaces; unchanged, byte by byte. */

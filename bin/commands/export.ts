@@ -2,6 +2,7 @@
 
 import { once } from 'node:events'
 import { createReadStream, createWriteStream } from 'node:fs'
+import { finished } from 'node:stream/promises'
 import type { Command } from 'commander'
 import { InvalidOption } from '../../lib/index.ts'
 import { sessionCommand } from '../command.ts'
@@ -47,12 +48,12 @@ async function exportLetters(session: Session, flags: ExportFlags, queue: string
   if (file) await opened(file)
   let count = 0
   for await (const line of lines) {
-    if (interrupted.aborted) break
+    if (interrupted.aborted || file?.errored) break
     if (!file) await output.write(line)
     else if (!file.write(line)) await once(file, 'drain')
     count++
   }
-  if (file) await new Promise<void>((resolve, reject) => file.once('error', reject).end(resolve))
+  if (file) await finished(file.end())
   if (file || output.stderr.isTTY) output.note(`Exported ${plural(count, 'letter')}.`)
   return interrupted.aborted && !output.gone.aborted ? EXIT.interrupted : EXIT.done
 }
@@ -61,6 +62,8 @@ async function opened(file: NodeJS.WritableStream): Promise<void> {
   await once(file, 'open').catch((error: Error) => {
     throw new InvalidOption(`expected --out to be a new file: ${error.message}`)
   })
+  // Told when it is written to, or at its end.
+  file.on('error', () => {})
 }
 
 async function importLetters(session: Session, flags: ImportFlags, queue: string, path: string): Promise<number> {

@@ -92,20 +92,32 @@ function flagsOf(command: Command, verb: Verb): Command {
   return verb === 'drop' ? command.option('--force', 'also what is not parked') : command
 }
 
+/** One run takes no more; positions are kept in memory, so that exactly what was asked about is done. */
+const MOST = 100_000
+/** So many are done in one transaction: of these, all or none. */
+const CHUNK = 100
+
 async function run(session: OutboxSession, flags: Flags, ids: readonly string[], verb: Verb): Promise<number> {
   const { output, desk, interrupted } = session
   const selection = selectionOf(flags, ids)
   const options: DeskOptions = { signal: interrupted, ...(flags.force ? { force: true } : {}) }
-  const print = printer(session, flags, `would ${verb}`, 'would skip')
-  const onOutcome = (outcome: DeskOutcome) => void ((flags.dryRun || !(flags.json || outcome.done)) && print(outcome))
-  const plan = await desk[verb](selection, { ...options, dryRun: true, onOutcome })
+  const print = printer(session, flags, `would ${verb}`, flags.json && !flags.dryRun ? 'skipped' : 'would skip')
+  const asked: bigint[] = []
+  const onOutcome = (outcome: DeskOutcome) => {
+    if (flags.dryRun || !outcome.done) print(outcome)
+    else asked.push(BigInt(outcome.row.position))
+  }
+  const limit = Math.min(selection.limit ?? MOST, MOST)
+  const plan = await desk[verb]({ ...selection, limit }, { ...options, dryRun: true, onOutcome })
   if (plan.stopped === 'interrupted') return EXIT.interrupted
   for (const ref of plan.missing) output.note(missing(ref, flags))
-  output.note(`Would ${verb} ${plural(plan.done, 'message')}${skipText('skip', plan)}.`)
+  output.note(`Would ${verb} ${plural(plan.done, 'message')}${skipText('skip', plan.skipped)}.`)
+  if (plan.done + plan.skipped === MOST)
+    output.note(`The first ${MOST.toLocaleString('en-US')}: say it again for the rest.`)
   if (flags.dryRun || plan.done === 0) return exitCodeOf(selection, plan)
   const question = `${verb[0]!.toUpperCase()}${verb.slice(1)} ${plural(plan.done, 'message')}?`
   if (await confirmed(session, question, flags.yes === true))
-    return carryOut(session, flags, verb, { selection, options, total: plan.done + plan.skipped })
+    return carryOut(session, flags, verb, { asked, selection, options, plan })
   return interrupted.aborted ? EXIT.interrupted : EXIT.partly
 }
 
@@ -114,30 +126,51 @@ function exitCodeOf({ rows }: DeskSelection, { skipped, missing }: DeskResult): 
   return rows !== undefined && skipped + missing.length > 0 ? EXIT.partly : EXIT.done
 }
 
-function skipText(word: string, { skipped }: DeskResult): string {
+function skipText(word: string, skipped: number): string {
   return skipped > 0 ? `, ${word} ${skipped.toLocaleString('en-US')}` : ''
 }
 
 interface Order {
+  /** Positions of the rows a person was asked about. */
+  readonly asked: readonly bigint[]
   readonly selection: DeskSelection
   readonly options: DeskOptions
-  readonly total: number
+  readonly plan: DeskResult
 }
 
 async function carryOut(session: OutboxSession, flags: Flags, verb: Verb, order: Order): Promise<number> {
   const { output, desk } = session
-  const progress = new Progress(output, order.total)
+  const { asked, selection, options, plan } = order
+  const progress = new Progress(output, asked.length)
   const print = printer(session, flags, WORDS[verb].done.toLowerCase(), 'skipped')
   const onOutcome = (outcome: DeskOutcome) => {
     progress.step()
     if (flags.json) print(outcome)
   }
-  const result = await desk[verb](order.selection, { ...order.options, onOutcome }).finally(() => progress.stop())
-  output.note(`${WORDS[verb].done} ${plural(result.done, 'message')}${skipText('skipped', result)}.`)
-  for (const warning of warningsOf(result)) output.note(warning)
-  if (result.stopped !== 'interrupted') return exitCodeOf(order.selection, result)
+  let result: DeskResult = { ...plan, done: 0, mayBeSent: 0, outOfOrder: 0 }
+  try {
+    for (let at = 0; at < asked.length && result.stopped === 'done'; at += CHUNK)
+      result = sum(result, await desk[verb]({ rows: asked.slice(at, at + CHUNK) }, { ...options, onOutcome }))
+  } finally {
+    progress.stop()
+    output.note(`${WORDS[verb].done} ${plural(result.done, 'message')}${skipText('skipped', result.skipped)}.`)
+    for (const warning of warningsOf(result)) output.note(warning)
+  }
+  if (result.stopped !== 'interrupted') return exitCodeOf(selection, result)
   output.note('The rest is untouched (interrupted).')
   return EXIT.interrupted
+}
+
+/** Rows that were sent or dropped meanwhile count as skipped. */
+function sum(before: DeskResult, { done, skipped, mayBeSent, outOfOrder, missing, stopped }: DeskResult): DeskResult {
+  return {
+    done: before.done + done,
+    skipped: before.skipped + skipped + missing.length,
+    mayBeSent: before.mayBeSent + mayBeSent,
+    outOfOrder: before.outOfOrder + outOfOrder,
+    missing: before.missing,
+    stopped,
+  }
 }
 
 function warningsOf({ mayBeSent, outOfOrder }: DeskResult): string[] {

@@ -5,7 +5,7 @@ import { confirmed } from '../ask.ts'
 import { sessionCommand } from '../command.ts'
 import { exitCodeOf } from '../explained.ts'
 import { Progress } from '../progress.ts'
-import { FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
+import { Asked, FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { plural, redacted, safe } from '../text.ts'
 
@@ -47,7 +47,8 @@ async function replay(session: Session, flags: Flags, queue: string): Promise<nu
   const selection = selectionOf(flags)
   if (!session.store)
     output.note('Without --redis nothing is known of what was completed: a letter that was is sent and dropped.')
-  const plan = await preview(session, flags, queue, selection)
+  const asked = new Asked()
+  const plan = await preview(session, flags, queue, selection, asked)
   if (plan.error) throw plan.error
   if (session.interrupted.aborted) return EXIT.interrupted
   output.note(planText(plan, queue))
@@ -56,7 +57,7 @@ async function replay(session: Session, flags: Flags, queue: string): Promise<nu
   if (plan.replayed === 0) return plan.selected === 0 && selection.ids === undefined ? EXIT.done : EXIT.partly
   if (!(await confirmed(session, `Send ${plural(plan.replayed, 'letter')} again?`, flags.yes === true)))
     return session.interrupted.aborted ? EXIT.interrupted : EXIT.partly
-  return run(session, flags, queue, selection, plan)
+  return run(session, flags, queue, asked.of(selection, plan.selected), plan)
 }
 
 function optionsOf(flags: Flags, { interrupted }: Session): ReplayOptions {
@@ -74,29 +75,33 @@ async function noteIdle({ surehop, output }: Session, { watch }: Flags, queue: s
 }
 
 /** What would be done; told letter by letter with `--dry-run`. */
-async function preview(session: Session, flags: Flags, queue: string, selection: Selection): Promise<ReplayResult> {
-  const print = (outcome: ReplayOutcome) => void tell(session, flags, outcome)
-  const options = { ...optionsOf(flags, session), dryRun: true, ...(flags.dryRun ? { onOutcome: print } : {}) }
-  return session.letters(queue).replay(selection, options)
+async function preview(
+  session: Session,
+  flags: Flags,
+  queue: string,
+  selection: Selection,
+  asked: Asked,
+): Promise<ReplayResult> {
+  const onOutcome = (outcome: ReplayOutcome) =>
+    flags.dryRun ? void tell(session, flags, outcome) : asked.add(outcome.letter)
+  return session.letters(queue).replay(selection, { ...optionsOf(flags, session), dryRun: true, onOutcome })
 }
 
 async function run(
   session: Session,
   flags: Flags,
   queue: string,
-  selection: Selection,
+  asked: Selection,
   plan: ReplayResult,
 ): Promise<number> {
   const { output } = session
   const progress = new Progress(output, plan.replayed)
-  const result = await session.letters(queue).replay(selection, {
-    ...optionsOf(flags, session),
-    onOutcome: (outcome) => {
-      if (outcome.outcome === 'replayed') progress.step()
-      if (flags.json || outcome.outcome !== 'replayed') void tell(session, flags, outcome)
-    },
-  })
-  progress.stop()
+  const onOutcome = (outcome: ReplayOutcome) => {
+    if (outcome.outcome === 'replayed') progress.step()
+    if (flags.json || outcome.outcome !== 'replayed') void tell(session, flags, outcome)
+  }
+  const replaying = session.letters(queue).replay(asked, { ...optionsOf(flags, session), onOutcome })
+  const result = await replaying.finally(() => progress.stop())
   if (flags.json) await output.json({ summary: { ...result, error: result.error && redacted(result.error.message) } })
   output.note(summary(result))
   return exitCode(result)

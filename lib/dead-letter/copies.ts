@@ -72,6 +72,8 @@ export interface LetterEdit {
   }
   /** Headers of the publisher; ours and the broker's are refused. */
   readonly headers?: HeaderChanges
+  /** Only if the newest letter with this id is of this generation: what is replaced is what was seen. Default: whatever it is. */
+  readonly generation?: number
 }
 
 /**

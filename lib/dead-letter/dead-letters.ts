@@ -9,11 +9,11 @@
  * crash its copy may be there too. Ids and generations say so.
  */
 import type { Connection } from '../connection/connection.ts'
-import { InvalidOption, MessageInvalid } from '../errors.ts'
+import { InvalidOption, MessageInvalid, ResourceMissing } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Events } from '../observability/events.ts'
-import { callable, checkOptions, flag, having, needed, number, object, text } from '../options.ts'
+import { callable, checkOptions, flag, having, integer, needed, number, object, type Rule, text } from '../options.ts'
 import { checkReplyTo, type Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { Declarer } from '../topology/declarer.ts'
@@ -27,7 +27,7 @@ import { exportLine, importLine, linesOf } from './ndjson.ts'
 import { countOf, Reader } from './reader.ts'
 import { type ReplayOptions, type ReplayResult, replay } from './replay.ts'
 import { compileSelection, type Selection } from './selection.ts'
-import { type Letter, readLetter, userHeaders } from './story.ts'
+import { type Letter, queueName, readLetter, userHeaders } from './story.ts'
 
 /** Options of `surehop.deadLetters()`. */
 export interface DeadLettersOptions {
@@ -64,6 +64,8 @@ const RULES = {
   idempotency: having('an idempotency store such as RedisIdempotencyStore', 'look'),
   scopeName: text(200),
 }
+const target: Rule = (value) =>
+  queueName(value) ? undefined : 'a queue that is neither dead letters, an archive nor a delay'
 const REPLAY_RULES = {
   dryRun: flag,
   perSecond: number(0, 1_000_000),
@@ -71,7 +73,7 @@ const REPLAY_RULES = {
   watchMs: number(0, 86_400_000),
   maxFailing: number(0, 1),
   force: flag,
-  to: text(255),
+  to: target,
   signal: object,
   onOutcome: callable,
   onBatch: callable,
@@ -156,7 +158,7 @@ export class DeadLetters {
   /**
    * Replaces a letter by an edited one of a newer generation, and moves the original to the archive once the broker has
    * confirmed the edited one. Of several letters with this id the newest is edited.
-   * @throws ResourceMissing for no such letter; InvalidOption, MessageInvalid, PublishFailed: the original is untouched
+   * @throws ResourceMissing for no such letter, or no longer of this generation; InvalidOption, MessageInvalid, PublishFailed: the original is untouched
    */
   async edit(id: string, edit: LetterEdit): Promise<FullLetter> {
     checkEdit(edit)
@@ -165,6 +167,8 @@ export class DeadLetters {
     await this.#declare()
     return this.#read(dead, async (reader) => {
       const { letter, taken } = await newest(reader, id, dead)
+      if (edit.generation !== undefined && edit.generation !== letter.generation)
+        throw outdated(letter, edit.generation)
       if (edit.properties?.messageId !== undefined && letter.messageId !== undefined)
         throw new InvalidOption(
           'expected no messageId: this letter has one, and with another it would be another message',
@@ -281,7 +285,17 @@ async function newest(reader: Reader, id: string, queue: string): Promise<Chosen
   for (let some = await take(1_000); some.length > 0; some = await take(1_000))
     for (const one of some) if (!found || one.letter.generation > found.letter.generation) found = one
   if (found) return found
-  throw new InvalidOption(`expected the id of a letter in queue "${queue}", got "${id}": no letter there has it`)
+  throw new ResourceMissing(
+    `letter "${id}"`,
+    `expected the id of a letter in queue "${queue}", got "${id}": no letter there has it`,
+  )
+}
+
+function outdated({ id, generation }: Letter, expected: number): ResourceMissing {
+  return new ResourceMissing(
+    `letter "${id}"`,
+    `expected letter "${id}" to be of generation ${expected}, and it is of generation ${generation}: somebody edited it or sent it again meanwhile. Look at it again; nothing was changed`,
+  )
 }
 
 function full(letter: Letter, raw: RawDelivery): FullLetter {
@@ -319,7 +333,7 @@ const EDIT_PROPERTIES = {
 }
 
 function checkEdit(edit: LetterEdit): void {
-  checkOptions('edit()', edit, { body: () => undefined, properties: object, headers: object })
+  checkOptions('edit()', edit, { body: () => undefined, properties: object, headers: object, generation: integer(0) })
   checkOptions('edit(): properties', edit.properties ?? {}, EDIT_PROPERTIES)
   checkReplyTo(edit.properties?.replyTo)
   for (const name of Object.keys(edit.headers ?? {}))

@@ -206,14 +206,25 @@ export function queueName(value: unknown): string | undefined {
   return refused ? undefined : name
 }
 
-/** Over all that is stored of it; equal for equal letters, and the same on every reading. */
+/** Over all that is stored of it; equal for equal letters, and the same on every reading, also before it was sent. */
 function digestOf({ properties, content }: RawDelivery): string {
-  const { headers = {}, ...rest } = properties
-  const own = Object.entries(headers).filter(([name]) => name === 'x-death' || !isBrokerHeader(name))
-  const fixed = JSON.stringify([rest, own.sort(([a], [b]) => (a < b ? -1 : 1))], (_, v) =>
-    typeof v === 'bigint' ? String(v) : v,
+  const { headers = {}, deliveryMode: _, ...rest } = properties
+  const own = Object.entries(headers).filter(
+    ([name]) => name === 'x-death' || (!isBrokerHeader(name) && name !== HEADER.publishId),
   )
+  const fixed = JSON.stringify([inOrder(Object.entries(rest)), inOrder(own)], (_, v) => asRead(v))
   return createHash('sha256').update(fixed).update(content).digest('hex')
+}
+
+function inOrder(entries: [string, unknown][]): [string, unknown][] {
+  return entries.filter(([, value]) => value !== undefined).sort(([a], [b]) => (a < b ? -1 : 1))
+}
+
+/** A number that is told to be a double comes back as a number. */
+function asRead(value: unknown): unknown {
+  if (typeof value === 'bigint') return String(value)
+  const { '!': type, value: told } = (value ?? {}) as { '!'?: unknown; value?: unknown }
+  return type === 'double' ? told : value
 }
 
 function text(value: unknown): string | undefined {

@@ -1,13 +1,17 @@
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { access, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
 import { widthOf } from '../../bin/text.ts'
 import { RedisIdempotencyStore } from '../../lib/index.ts'
 import { workQueueTopology } from '../../lib/topology/queues.ts'
-import { all, Bench, ids, REDIS_URL } from '../dead-letter/support.ts'
+import { AMQP_URL, all, Bench, ids, REDIS_URL } from '../dead-letter/support.ts'
+import { startProxy } from '../support/tcp-proxy.ts'
 import { unique } from '../support/unique.ts'
-import { lines, surehop } from './command.ts'
+import { answeredLate, lines, ON_SCREEN, surehop } from './command.ts'
 
 const EVIL = 'evil\u001b[31m\u001b]0;title\u0007\u009b2J\u202egnp.exe\nnext'
 const NEVER_SHOWN = /[\p{Cc}\p{Cf}]/u
@@ -225,6 +229,112 @@ describe('the command: dead letters', function () {
   })
 })
 
+describe('the command: dead letters that change under an operator', function () {
+  this.timeout(180_000)
+  let bench: Bench
+  let folder: string
+  beforeEach(async () => {
+    bench = await Bench.open('cli-late')
+    await bench.surehop.declare({ queues: workQueueTopology(bench.queue).queues })
+    folder = await mkdtemp(join(tmpdir(), 'surehop-cli-late-'))
+  })
+  afterEach(async () => {
+    await bench.close()
+    await rm(folder, { recursive: true })
+  })
+
+  for (const [verb, flags] of [
+    ['discard', []],
+    ['replay', ['--no-watch']],
+  ] as const)
+    it(`${verb} takes those that were asked about and no others, when the answer comes late`, async () => {
+      await bench.bury(3)
+      const { code, stderr } = await answeredLate(['dead', verb, bench.queue, '--limit', '2', ...flags], async () => {
+        await bench.letters().discard({ ids: ['m-0'] })
+        await bench.bury(2, (i) => ({ id: `late-${i}` }))
+      })
+      expect(code, stderr).to.equal(0)
+      expect(stderr)
+        .to.match(/2 letters( again)?\?/)
+        .and.to.contain('ed 1 letter.')
+      expect(await ids(bench.letters().list())).to.have.members(['m-2', 'late-0', 'late-1'])
+    })
+
+  it('ends also where a terminal shows its progress and nothing can be moved', async () => {
+    await bench.bury(2)
+    await bench.channel.deleteQueue(`${bench.queue}.archive`)
+    await bench.channel.assertQueue(`${bench.queue}.archive`, { durable: true })
+    const args = ['dead', 'discard', bench.queue, '--yes']
+    let timer: NodeJS.Timeout | undefined
+    const onStart = (child: { kill(signal: 'SIGKILL'): boolean }) => {
+      timer = setTimeout(() => child.kill('SIGKILL'), 30_000)
+    }
+    const { code, stderr } = await surehop(args, { env: ON_SCREEN, onStart })
+    clearTimeout(timer)
+    expect(code, stderr).to.equal(1)
+    expect(await bench.count()).to.equal(2)
+  })
+
+  it('edits only what was shown: not a letter that somebody else edited or sent again meanwhile', async () => {
+    await bench.bury(2)
+    const edited = await answeredLate(['dead', 'edit', bench.queue, 'm-0', '--set', 'i=7'], () =>
+      bench.letters().edit('m-0', { body: { i: 5 } }),
+    )
+    expect(edited.code).to.equal(1)
+    expect(edited.stderr).to.contain('of generation 1').and.to.contain('nothing was changed')
+    const [letter] = await bench.letters().show('m-0')
+    expect(letter!.body.toString()).to.equal('{"i":5}')
+    const gone = await answeredLate(['dead', 'edit', bench.queue, 'm-1', '--set', 'i=7'], () =>
+      bench.letters().discard({ ids: ['m-1'] }),
+    )
+    expect(gone.code).to.equal(1)
+    expect(await ids(bench.letters().list())).to.deep.equal(['m-0'])
+  })
+
+  it('keeps its connection while an editor is open', async () => {
+    await bench.bury(1)
+    const proxy = await startProxy(AMQP_URL)
+    const [open, beat] = [join(folder, 'open'), join(folder, 'beat')]
+    proxy.on('data', (direction) => {
+      if (direction === 'to-server')
+        void access(open).then(
+          () => writeFile(beat, ''),
+          () => {},
+        )
+    })
+    const EDITOR = `touch ${open}; for i in $(seq 60); do [ -e ${beat} ] && break; sleep 0.5; done; [ -e ${beat} ] && sed -i s/0/7/`
+    const env = { AMQP_URL: proxy.url, EDITOR, VISUAL: '' }
+    const { code, stderr } = await surehop(['dead', 'edit', bench.queue, 'm-0', '--yes'], { env })
+    await proxy.close()
+    expect(code, stderr).to.equal(0)
+  })
+
+  it('names an edited letter without an id as it can be found', async () => {
+    await bench.bury(1, () => ({ id: undefined, headers: { ratio: 0.5, nested: { whole: 3 } } }))
+    const [letter] = await all(bench.letters().list())
+    const { stdout } = await surehop(['dead', 'edit', bench.queue, letter!.id, '--set', 'i=7', '--yes', '--json'])
+    expect(lines(stdout).map(({ id }) => id)).to.deep.equal(await ids(bench.letters().list()))
+  })
+
+  it('does not take an export for done that did not fit on the disk', async () => {
+    await bench.bury(3)
+    const out = join(folder, 'letters.ndjson')
+    const limited = `ulimit -f 1; exec "$0" "$@"`
+    const cli = fileURLToPath(new URL('../../bin/cli.ts', import.meta.url))
+    const { NODE_OPTIONS: _, ...env } = process.env
+    const args = ['--import', import.meta.resolve('tsx'), cli, 'dead', 'export', bench.queue, '--out', out]
+    const child = spawn('bash', ['-c', limited, process.execPath, ...args], {
+      env,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    let stderr = ''
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+    const [code] = (await once(child, 'close')) as [number]
+    expect(stderr).to.match(/^surehop: EFBIG[^\n]*\n$/)
+    expect(code).to.equal(1)
+  })
+})
+
 describe('the command: mistakes and connections', function () {
   this.timeout(180_000)
   const PASSWORD = 'tiger-secret'
@@ -242,6 +352,24 @@ describe('the command: mistakes and connections', function () {
     const help = await surehop(['dead', 'replay', '--help'])
     expect(help).to.include({ code: 0 })
     expect(help.stdout).to.contain('Examples:').and.to.contain('operators')
+  })
+
+  it('shows no password in a mistake, and refuses what would mean more than was said', async () => {
+    const url = `amqp://scott:${PASSWORD}@127.0.0.1:1/`
+    const mistakes = [
+      ['dead', 'list', 'orders', `--ampq=${url}`],
+      ['dead', 'list', 'orders', `--limit=${url}`],
+      ['dead', url],
+      [url],
+      ['dead', 'discard', 'orders', '--where', 'type=a', '--where', 'error=b', '--yes'],
+      ['dead', 'replay', 'orders', '--to', 'orders.dead', '--yes'],
+      ['dead', 'edit', 'orders', 'm-0', '--file', 'a', '--set', 'b=1'],
+    ]
+    for (const args of mistakes) {
+      const ran = await surehop(args)
+      expect(ran.code, ran.stderr).to.equal(2)
+      expect(ran.stdout + ran.stderr).not.to.contain(PASSWORD)
+    }
   })
 
   it('points at a mistake in a filter', async () => {

@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { widthOf } from '../../bin/text.ts'
 import { type Row, Writing } from '../outbox/writing.ts'
 import { unique } from '../support/unique.ts'
-import { lines, surehop } from './command.ts'
+import { answeredLate, lines, surehop } from './command.ts'
 
 const EVIL = 'evil\u001b[31m\u001b]0;title\u0007\u009b2J\u202egnp.exe\nnext'
 const NEVER_SHOWN = /[\p{Cc}\p{Cf}]/u
@@ -168,6 +168,23 @@ describe('the command: outbox', function () {
     expect(await stateOf('m-2')).to.equal('held')
     expect((await run('drop', 'm-2', '--force', '--yes')).code).to.equal(0)
     expect(await w.rows()).to.deep.equal([])
+  })
+
+  it('does it to those that were asked about and no others, when the answer comes late', async () => {
+    await put(3, PARKED)
+    const args = ['outbox', 'drop', '--schema', w.schema.name, '--outbox', outbox, '--state', 'parked', '--limit', '2']
+    const meanwhile = async () => {
+      await run('retry', 'm-0', '--yes')
+      await w.pool.query(`UPDATE ${w.schema.name}.outbox SET last_error = 'by now' WHERE name = $1`, [outbox])
+    }
+    const { code, stderr } = await answeredLate(args, meanwhile, { DATABASE_URL: w.schema.url })
+    expect(code, stderr).to.equal(0)
+    expect(stderr).to.contain('Drop 2 messages?').and.to.contain('Dropped 1 message, skipped 1.')
+    expect([await stateOf('m-0'), await stateOf('m-1'), await stateOf('m-2')]).to.deep.equal([
+      'held',
+      undefined,
+      'parked',
+    ])
   })
 
   it('status tells what waits and whether relays send it, with an exit code for monitoring', async () => {
