@@ -208,7 +208,7 @@ export function queueName(value: unknown): string | undefined {
 
 /** Over all that is stored of it; equal for equal letters, and the same on every reading, also before it was sent. */
 function digestOf({ properties, content }: RawDelivery): string {
-  const { headers = {}, deliveryMode: _, ...rest } = properties
+  const { headers = {}, ...rest } = properties
   const own = Object.entries(headers).filter(
     ([name]) => name === 'x-death' || (!isBrokerHeader(name) && name !== HEADER.publishId),
   )
@@ -217,7 +217,9 @@ function digestOf({ properties, content }: RawDelivery): string {
 }
 
 function inOrder(entries: [string, unknown][]): [string, unknown][] {
-  return entries.filter(([, value]) => value !== undefined).sort(([a], [b]) => (a < b ? -1 : 1))
+  return entries
+    .filter(([name, value]) => value !== undefined && name !== 'deliveryMode')
+    .sort(([a], [b]) => (a < b ? -1 : 1))
 }
 
 /** A number that is told to be a double comes back as a number. */
