@@ -25,6 +25,17 @@ export function withoutSpaces(json: string): string {
   return json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, '$1')
 }
 
+/** No number of this JSON is beyond what JavaScript can tell apart. */
+export function keepsNumbers(json: string): boolean {
+  const numbers = json.replace(/"(?:[^"\\]|\\.)*"/g, '').match(/\d[\d.]*(?:e[+-]?\d+)?/gi) ?? []
+  return numbers.every(
+    (text) => text.replace(/e.*/i, '').replace('.', '').length <= SAFE_DIGITS && Number.isFinite(Number(text)),
+  )
+}
+
+/** Any number of so many decimal digits comes back as it was. */
+const SAFE_DIGITS = 15
+
 /**
  * The value with one part set, e.g. `lines.0.sku`; missing objects are made on the way.
  * @throws RangeError where the path leads through something that is no object

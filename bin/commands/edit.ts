@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import type { Command } from 'commander'
 import { createTwoFilesPatch } from 'diff'
 import { type FullLetter, InvalidOption } from '../../lib/index.ts'
-import { confirmed } from '../ask.ts'
-import { jsonText, utf8, withoutSpaces, withPart } from '../body.ts'
+import { confirmed, Declined } from '../ask.ts'
+import { jsonText, keepsNumbers, utf8, withoutSpaces, withPart } from '../body.ts'
 import { sessionCommand } from '../command.ts'
 import { lendingTerminal } from '../interruption.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
@@ -44,12 +44,13 @@ export function editCommand(): Command {
 }
 
 async function edit(session: Session, flags: Flags, queue: string, id: string): Promise<number> {
-  const { output } = session
+  const { output, interrupted } = session
   if (flags.file !== undefined && flags.set) throw new InvalidOption('expected --file or --set, got both')
   const letters = session.letters(queue)
   const letter = (await letters.show(id)).sort((a, b) => b.generation - a.generation)[0]
   if (!letter) throw new Error(`No letter with the id ${safe(id)} in the dead letters of ${safe(queue)}.`)
   const body = await newBody(letter, flags, output)
+  if (interrupted.aborted) throw new Declined('interrupted, nothing was done')
   if (body.equals(letter.body)) {
     output.note('Nothing was changed.')
     return EXIT.done
@@ -98,13 +99,18 @@ function partsSet({ body }: FullLetter, parts: readonly string[]): Buffer {
   return Buffer.from(JSON.stringify(value))
 }
 
-/** JSON where it is JSON, else text. */
+/**
+ * JSON where it is JSON, else text.
+ * @throws RangeError for a number that would become another one
+ */
 function jsonOrText(text: string): unknown {
   try {
-    return JSON.parse(text)
+    JSON.parse(text)
   } catch {
     return text
   }
+  if (keepsNumbers(text)) return JSON.parse(text)
+  throw new RangeError('a number of so many digits would be changed: put it in quotes for a text, or use --file')
 }
 
 /** In a folder only we can read; gone afterwards. */
@@ -139,7 +145,7 @@ async function run(editor: string, file: string): Promise<void> {
 /** What was spread over lines for the editor goes back without the spaces; unchanged, byte by byte. */
 function edited(bytes: Buffer, original: string | undefined, output: Output): Buffer {
   if (original === undefined) return bytes
-  const text = bytes.toString('utf8')
+  const text = utf8(bytes) ?? ''
   try {
     JSON.parse(text)
   } catch {

@@ -195,8 +195,11 @@ describe('the command: dead letters', function () {
     const [mode, path = ''] = (await readFile(seen, 'utf8')).trim().split(' ')
     expect(mode).to.equal('600')
     expect(await stat(path).catch((e: NodeJS.ErrnoException) => e.code)).to.equal('ENOENT')
-    const bad = await dead('edit', 'm-0', '--set', 'raw.x=1', '--yes')
-    expect(bad).to.include({ code: 2 })
+    for (const part of ['raw.x=1', 'account=12345678901234567890', 'a={"b":[1e400]}']) {
+      const bad = await dead('edit', 'm-0', '--set', part, '--yes')
+      expect(bad, part).to.include({ code: 2 })
+    }
+    expect(await body()).to.deep.equal(['{"raw":2}'])
   })
 
   it('exports to a file nobody else can read, imports it, and names the line of a mistake', async () => {
@@ -307,6 +310,19 @@ describe('the command: dead letters that change under an operator', function () 
     const { code, stderr } = await surehop(['dead', 'edit', bench.queue, 'm-0', '--yes'], { env })
     await proxy.close()
     expect(code, stderr).to.equal(0)
+  })
+
+  it('leaves Ctrl-C to the editor, and changes nothing when it is told to end meanwhile', async () => {
+    await bench.bury(1)
+    for (const [signal, code, body] of [
+      ['TERM', 130, '{"i":0}'],
+      ['INT', 0, '{"i":7}'],
+    ] as const) {
+      const EDITOR = `kill -${signal} $PPID; kill -${signal} $PPID; sleep 1; sed -i s/0/7/`
+      const ran = await surehop(['dead', 'edit', bench.queue, 'm-0', '--yes'], { env: { EDITOR, VISUAL: '' } })
+      expect(ran.code, ran.stderr).to.equal(code)
+      expect((await bench.letters().show('m-0')).map((letter) => letter.body.toString())).to.deep.equal([body])
+    }
   })
 
   it('names an edited letter without an id as it can be found', async () => {
