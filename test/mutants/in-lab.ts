@@ -27,8 +27,6 @@ export const SIGHTS: Readonly<Record<string, Sight>> = {
   'confirm-lost-means-stored': { row: 'cut-rst', column: 'lost' },
   'redis-completed-not-final': { row: 'acks-lost', column: 'doubled' },
   'relay-deletes-before-confirm': { row: 'cut-rst', column: 'lost' },
-  'retry-acked-before-confirmed': { row: 'cut-rst', column: 'lost' },
-  'retry-not-counted': { row: 'kill-consumer', column: 'attempts' },
   'replay-without-generation': { row: 'kill-operator', column: 'lost' },
   'half-commit-unasked': { row: 'kill-half-producer', column: 'phantom' },
   'outbox-numbered-at-insert': { row: 'kill-relay', column: 'outOfOrder' },
