@@ -4,8 +4,11 @@
  * Promises: claims and endings made together go to the store together; one renewal per instance and interval; while the store is
  * unreachable nothing is admitted and nothing is forgotten (fail closed): requests wait, and go on by themselves; when our leases may
  * have been taken over (a late renewal, a frozen process, an outage longer than the lease) every running handler's signal fires.
- * After an outage in which leases may have run out, nothing is claimed until every instance has had the time to renew its leases
- * and to record what it finished meanwhile: else the quickest would run again what another has just done.
+ * After a silence in which leases may have run out (an outage, a store or a process that was frozen), nothing is claimed until every
+ * instance has had the time to renew its leases and to record what it finished meanwhile: else the quickest would run again what
+ * another has just done. A claim that was on its way when the silence began cannot be called back: the store takes nobody over for
+ * it, whose owner it has not heard of for as long (`record.ts`). That this owner be known, it renews before its first claim; that it
+ * not be revived by a renewal that lies before the claim, nothing is claimed while a renewal is unanswered.
  * Emits store.unavailable, store.available, store.warning, lease.lapsed.
  */
 import { Batcher } from '../batcher.ts'
@@ -16,6 +19,7 @@ import { newMessageId } from '../message.ts'
 import type { Events } from '../observability/events.ts'
 import type { StoreCheck } from './bound-handler.ts'
 import type { Claim, ClaimResult, IdempotencyStore, Scope, Settlement, SettleResult } from './idempotency.ts'
+import { RENEWAL_GRACE_MS } from './record.ts'
 
 /** What a guard is put together from. */
 export interface GuardParts {
@@ -33,8 +37,6 @@ const MAX_BATCH = 256
 const RENEWALS = 3
 /** How often an unreachable store is asked whether it is back, ms. */
 const PROBE_MS = 500
-/** How long claims wait after an outage in which leases may have run out, ms; instances find their way back within about that. */
-const GRACE_MS = 3_000
 
 const ADMITTED: Admission = { admit: 'run' }
 
@@ -53,9 +55,10 @@ export class StoreGuard implements Guard {
   #sequence = 0
   #onLost: (reason: Error) => void = () => {}
   #renewing: Promise<void> | undefined
-  /** When the last request that was answered was sent (monotonic ms). A claim keeps us alive too, but it may be only where its ids are kept. */
-  #aliveAt = performance.now()
-  /** When the last renewal that succeeded was sent: all our leases are surely ours until a lease later. */
+  /**
+   * When the last renewal that succeeded was sent (monotonic ms): all our leases are surely ours until a lease later. A claim keeps us
+   * alive too, but it may be only where its ids are kept.
+   */
   #renewedAt = performance.now()
   /** Rings a lease after that: a renewal that hangs must not keep it from being told. */
   #alarm: NodeJS.Timeout | undefined
@@ -64,6 +67,11 @@ export class StoreGuard implements Guard {
   /** A silence was told since the last renewal: the store's own word of it is no news. */
   #told = false
   #outage: Outage | undefined
+  /** While one is unanswered. */
+  #renewal: Promise<unknown> | undefined
+  /** When the last renewal was answered, and whether it was late. */
+  #heardAt = performance.now()
+  #late = false
   #claimsFrom = 0
   #nap = new AbortController()
   #lastError: Error | undefined
@@ -95,8 +103,8 @@ export class StoreGuard implements Guard {
   async start(): Promise<void> {
     const { store, scope, events } = this.#parts
     for (const warning of await store.check()) events.emit('store.warning', { queue: scope.name, warning })
-    this.#aliveAt = performance.now()
-    this.#renewalSent(this.#aliveAt)
+    this.#heardAt = performance.now()
+    this.#renewalSent(this.#heardAt)
     this.#renewing = this.#renew()
     await this.#checkHandler()
   }
@@ -175,6 +183,7 @@ export class StoreGuard implements Guard {
     const { scope } = this.#parts
     const { signal } = this.#stop
     while (!signal.aborted) {
+      await this.#renewOnce()
       const probing = this.#outage !== undefined
       await pause(
         Math.min(scope.leaseMs / RENEWALS, probing ? PROBE_MS : Number.POSITIVE_INFINITY),
@@ -182,17 +191,16 @@ export class StoreGuard implements Guard {
         true,
       )
       this.#nap = new AbortController()
-      if (!signal.aborted) await this.#renewOnce()
     }
   }
 
   async #renewOnce(): Promise<void> {
-    const [aliveAt, renewedAt] = [this.#aliveAt, this.#renewedAt]
+    const renewedAt = this.#renewedAt
     try {
       const state = await this.#renewed()
       if (state === 'lapsed' && !this.#told) this.#lapsed(renewedAt)
       this.#told = false
-      this.#available(aliveAt)
+      this.#available()
     } catch (error) {
       this.#unavailable(error as Error)
     }
@@ -201,9 +209,16 @@ export class StoreGuard implements Guard {
   async #renewed(): Promise<'held' | 'lapsed'> {
     const { store, scope } = this.#parts
     const sentAt = performance.now()
-    const state = await this.#kept(() => store.renew(scope, this.#owner))
-    this.#renewalSent(sentAt)
-    return state
+    const answer = this.#noticing(() => store.renew(scope, this.#owner))
+    this.#renewal = answer
+    try {
+      const state = await answer
+      this.#heardOfStore()
+      this.#renewalSent(sentAt)
+      return state
+    } finally {
+      if (this.#renewal === answer) this.#renewal = undefined
+    }
   }
 
   #renewalSent(at: number): void {
@@ -216,24 +231,41 @@ export class StoreGuard implements Guard {
   }
 
   /** A request that keeps us alive; notices when the time since the last renewal was longer than a lease (a frozen process). */
-  async #kept<T>(request: () => Promise<T>): Promise<T> {
-    const sentAt = performance.now()
-    if (sentAt - this.#renewedAt > this.#parts.scope.leaseMs) this.#lapsed(this.#renewedAt)
-    const answer = await request()
-    this.#aliveAt = Math.max(this.#aliveAt, sentAt)
-    return answer
+  #noticing<T>(request: () => Promise<T>): Promise<T> {
+    if (performance.now() - this.#renewedAt > this.#parts.scope.leaseMs) this.#lapsed(this.#renewedAt)
+    return request()
   }
 
   /**
    * The same until the answer is younger than a lease: what an older one granted (the process was frozen meanwhile) may be another's by
-   * now. Whoever owns it, claiming it once more is harmless: to the store it is the claim it has granted already.
+   * now. Whoever owns it, claiming it once more is harmless: to the store it is the claim it has granted already. Not at once:
+   * if all was frozen, others must have the time to renew.
    */
   async #timely<T>(request: () => Promise<T>): Promise<T> {
+    const { signal } = this.#stop
     for (;;) {
       const sentAt = performance.now()
-      const answer = await this.#kept(request)
-      if (performance.now() - sentAt <= this.#parts.scope.leaseMs || this.#stop.signal.aborted) return answer
+      const answer = await this.#noticing(request)
+      if (performance.now() - sentAt <= this.#parts.scope.leaseMs || signal.aborted) return answer
+      this.#graceForOthers()
+      await pause(this.#claimsFrom - performance.now(), signal)
     }
+  }
+
+  /**
+   * Others renewed up to a third of a lease before us: with less than half of one between two answers, none of theirs has run out. A
+   * store that is slow all the time, and not away, must not keep us from claiming for ever.
+   */
+  #heardOfStore(): void {
+    const now = performance.now()
+    const late = now - this.#heardAt > this.#parts.scope.leaseMs / 2
+    if (late && (this.#outage || !this.#late)) this.#graceForOthers()
+    this.#heardAt = now
+    this.#late = late
+  }
+
+  #graceForOthers(): void {
+    this.#claimsFrom = performance.now() + Math.min(RENEWAL_GRACE_MS, this.#parts.scope.leaseMs)
   }
 
   #lapsed(silence: number): void {
@@ -248,18 +280,20 @@ export class StoreGuard implements Guard {
     )
   }
 
-  /** Claims wait for the end of an outage, which only a renewal tells, and for the others' renewals after it. */
+  /** Claims wait for the end of an outage, which only a renewal tells, for a renewal that is unanswered, and for the others' after it. */
   #claimable(givenUp: AbortSignal): Promise<void> | undefined {
-    return this.#outage || performance.now() < this.#claimsFrom ? this.#untilClaimable(givenUp) : undefined
+    const waits = this.#outage || this.#renewal || performance.now() < this.#claimsFrom
+    return waits ? this.#untilClaimable(givenUp) : undefined
   }
 
+  /** Until it is worth asking again. */
   async #untilClaimable(givenUp: AbortSignal): Promise<void> {
     const stop = deferred()
     const end = () => stop.resolve()
     givenUp.addEventListener('abort', end, { once: true })
-    while (this.#outage && !givenUp.aborted) await Promise.race([this.#outage.over.promise, stop.promise])
+    const back = this.#outage?.over.promise ?? this.#renewal?.catch(() => {})
+    await Promise.race([back ?? pause(this.#claimsFrom - performance.now(), givenUp), stop.promise])
     givenUp.removeEventListener('abort', end)
-    await pause(this.#claimsFrom - performance.now(), givenUp)
   }
 
   #unavailable(error: Error): void {
@@ -270,16 +304,11 @@ export class StoreGuard implements Guard {
     this.#parts.events.emit('store.unavailable', { queue: this.#parts.scope.name, error })
   }
 
-  /** @param aliveAt when we were last known to be alive, before the renewal that succeeded */
-  #available(aliveAt: number): void {
+  #available(): void {
     if (this.#outage === undefined) return
     const { since, over } = this.#outage
-    const { leaseMs, name } = this.#parts.scope
-    const now = performance.now()
-    // Others renewed up to a third of a lease before us; with less than half of ours gone, none of theirs has run out.
-    if (now - aliveAt > leaseMs / 2) this.#claimsFrom = now + Math.min(GRACE_MS, leaseMs)
     this.#outage = undefined
-    this.#parts.events.emit('store.available', { queue: name, outageMs: now - since })
+    this.#parts.events.emit('store.available', { queue: this.#parts.scope.name, outageMs: performance.now() - since })
     over.resolve()
   }
 }

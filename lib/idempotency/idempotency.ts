@@ -7,11 +7,15 @@
  *                        │ ▲  ├──failed────▶ released (next attempt) ──claim──▶ leased
  *                        │ │  ├──returned──▶ released (same attempt)  ──claim──▶ leased
  *                        │ │  └──dead──────▶ dead (generation g) ──claim with generation > g──▶ leased
- *                        └─┘ owner silent for longer than its lease: the next claim takes over, one more start
+ *                        └─┘ owner silent for longer than its lease: the next claim takes over, one more start,
+ *                            unless the claim's own owner was away as well: then it is `leased` once more
  *                   released (next attempt) ──dead──▶ dead, where the attempt that failed was the last
  *
  * Promises: at most one live owner per record; a settlement by an owner that was taken over changes nothing (fencing);
- * completed is final; fencing tokens of one record only grow, also when the store comes back empty (a time-based floor).
+ * completed is final; fencing tokens of one record only grow, also when the store comes back empty (a time-based floor). A claim that
+ * lay in the socket of a frozen store takes nobody over when that thaws: if the store knows the claim's owner, and has not heard of it
+ * for more than half of its lease when it executes the claim, then the others' renewals may lie behind it. That claim answers `leased`
+ * for what a silent owner holds, and counts no start; it keeps its owner alive, so that owner's next one may take over.
  * Does NOT promise: that an effect is not repeated when the process dies between the effect and its record.
  */
 
@@ -44,7 +48,7 @@ export interface Claim {
 export type ClaimResult =
   /** Run it. `attempt` is the greater of the copy's and the record's. */
   | { readonly status: 'acquired'; readonly fencingToken: number; readonly attempt: number; readonly starts: number }
-  /** Someone else runs it now; ask again in about `retryAfterMs`. */
+  /** Someone else runs it now, or must have the chance to say so; ask again in about `retryAfterMs`. */
   | { readonly status: 'leased'; readonly retryAfterMs: number }
   /**
    * The record has seen this copy's attempt fail; the copy's successor must be scheduled, not run at once. Where no attempt is left,
@@ -105,7 +109,8 @@ export type RecordView =
 export interface IdempotencyStore {
   /**
    * Claims many ids for one owner, each by itself; answers in the order asked. Also keeps the owner alive, at least where these
-   * ids are kept. An id stands once in a call. A claim that was rejected may have been granted all the same: repeat it with the
+   * ids are kept. An id stands once in a call. An owner that was away (it is known, and more than half of its lease had gone) takes
+   * nobody over in this call: a silent owner is remembered for an hour or longer, one that left is not. A claim that was rejected may have been granted all the same: repeat it with the
    * same `sequence` until it is answered, else others wait for as long as this owner lives.
    */
   claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]>

@@ -16,7 +16,7 @@ import type {
   Settlement,
   SettleResult,
 } from './idempotency.ts'
-import { decideClaim, decideSettle, type IdempotencyRecord } from './record.ts'
+import { type Asked, decideClaim, decideSettle, type IdempotencyRecord } from './record.ts'
 
 /** Options of {@link MemoryIdempotencyStore}. */
 export interface MemoryIdempotencyStoreOptions {
@@ -38,8 +38,12 @@ interface Owner {
 interface Room {
   /** In the order of their last change: the oldest first, so that expired ones are found at the front. */
   readonly records: Map<string, Kept>
+  /** All owners of this process but those that left: one that is silent, for however long, must find out when it is back. */
   readonly owners: Map<string, Owner>
 }
+
+/** One claim, and who asks: until when it was alive before. */
+type MemoryClaim = Pick<Asked, 'owner' | 'askerUntilMs' | 'claim'> & { readonly scope: Scope; readonly nowMs: number }
 
 /** How many expired records a call drops per record it touches. */
 const SWEPT_PER_RECORD = 2
@@ -64,9 +68,10 @@ export class MemoryIdempotencyStore implements IdempotencyStore {
   async claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]> {
     const room = this.#room(scope)
     const nowMs = this.#now()
+    const askerUntilMs = room.owners.get(owner)?.untilMs
     keepAlive(room, owner, nowMs, scope.leaseMs)
     sweep(room, nowMs, claims.length)
-    return claims.map((claim) => this.#claim(room, { scope, owner, claim, nowMs }))
+    return claims.map((claim) => this.#claim(room, { scope, owner, askerUntilMs, claim, nowMs }))
   }
 
   async settle(scope: Scope, owner: string, settlements: readonly Settlement[]): Promise<SettleResult[]> {
@@ -110,21 +115,14 @@ export class MemoryIdempotencyStore implements IdempotencyStore {
     await this.close()
   }
 
-  #claim(room: Room, asked: { scope: Scope; owner: string; claim: Claim; nowMs: number }): ClaimResult {
-    const { scope, owner, claim, nowMs } = asked
-    const before = recordOf(room, claim.id, nowMs)
-    const holder = before?.state === 'leased' ? room.owners.get(before.owner) : undefined
+  #claim(room: Room, { scope, nowMs, ...asked }: MemoryClaim): ClaimResult {
+    const { id } = asked.claim
+    const before = recordOf(room, id, nowMs)
+    const holderUntilMs = before?.state === 'leased' ? room.owners.get(before.owner)?.untilMs : undefined
     const { leaseMs, maxStarts, retentionMs } = scope
-    const holderUntilMs = holder?.untilMs ?? 0
-    const { result, record } = decideClaim(before, {
-      claim,
-      owner,
-      holderUntilMs,
-      nowUs: nowMs * 1000,
-      leaseMs,
-      maxStarts,
-    })
-    if (record !== before) keep(room, claim.id, record, nowMs + retentionMs)
+    const nowUs = nowMs * 1000
+    const { result, record } = decideClaim(before, { ...asked, holderUntilMs, nowUs, leaseMs, maxStarts })
+    if (record !== before) keep(room, id, record, nowMs + retentionMs)
     return result
   }
 

@@ -2,14 +2,14 @@
  * The records of one batch while their rows are locked, and who of their holders lives.
  *
  * Promises: what is decided on is what is in the table, for as long as the transaction lasts; only what a decision changed is
- * written; a holder that was judged dead is told so by its next renewal.
+ * written; a holder that was judged dead is told so by its next renewal. Who was away itself judges nobody.
  */
 import type { SqlRow } from '../sql/client.ts'
 import type { Scope } from './idempotency.ts'
 import type { Ask } from './postgres-link.ts'
 import { recordOf, rowOf, textKey } from './postgres-rows.ts'
 import * as sql from './postgres-statements.ts'
-import type { IdempotencyRecord } from './record.ts'
+import { type IdempotencyRecord, wasAway } from './record.ts'
 
 /** Locks the rows of some ids. */
 export type Lock = (ask: Ask, scope: Scope, asked: readonly { readonly id: string }[]) => Promise<LockedRecords>
@@ -96,7 +96,7 @@ export class LockedRecords {
   }
 }
 
-/** Sees which holders live, and keeps it so until the transaction ends: those that are dead are dead for good, and will be told. */
+/** Sees which holders live, and until when the asker did, and keeps it so until the transaction ends: those that are dead are dead for good, and will be told. */
 export async function presenceOf(ask: Ask, scope: Scope, owner: string, records: LockedRecords): Promise<Presences> {
   const others = records.holders()
   others.delete(owner)
@@ -105,6 +105,7 @@ export async function presenceOf(ask: Ask, scope: Scope, owner: string, records:
   const [row] = await ask(sql.LOCK_OWNERS, [place, JSON.stringify([owner, ...others])])
   const nowUs = Number(row!['now_us'])
   const untilMs = new Map(Object.entries((row!['untils'] ?? {}) as Record<string, number>))
+  if (wasAway(untilMs.get(owner), nowUs, scope.leaseMs)) return { nowUs, untilMs }
   const dead = [...others].filter((name) => untilMs.has(name) && untilMs.get(name)! * 1_000 <= nowUs)
   if (dead.length > 0) await ask(sql.BURY, [place, JSON.stringify(dead)])
   return { nowUs, untilMs }

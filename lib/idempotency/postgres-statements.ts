@@ -4,8 +4,9 @@
  * Order of locks, in every transaction: rows of the inbox by id, then rows of owners by name. Sweeping waits for no lock, and a
  * renewal takes one. So no two of them wait for each other in a circle.
  *
- * Who judges an owner dead holds its row's lock and moves its `until` to 1970: a renewal that waits for the lock meets a changed
- * row, and finds out that it came too late. (Under READ COMMITTED an UPDATE that waited for a row which was then only locked, not
+ * Who judges an owner dead holds its row's lock and moves its `until` back: a renewal that waits for the lock meets a changed
+ * row, and finds out that it came too late, even where the clock is set back a little. Not further back than that: the row must stay
+ * for a day, for the owner's own claims (`record.ts`: whoever was away takes nobody over). (Under READ COMMITTED an UPDATE that waited for a row which was then only locked, not
  * changed, would keep the time it had read before: two live owners.)
  */
 import { RECORD_COLUMNS, WRITTEN_COLUMNS } from './postgres-rows.ts'
@@ -51,7 +52,8 @@ export const WRITE = `UPDATE {schema}.inbox r SET state = n.state, owner = n.own
 export const REMOVE_ABSENT = `DELETE FROM {schema}.inbox WHERE scope = $1 AND id = ANY(${LIST('$2')}) AND state = 'absent'`
 
 /** Ends owners that were judged dead while their rows are locked. $2 owners. */
-export const BURY = `UPDATE {schema}.inbox_owners SET until = 'epoch' WHERE scope = $1 AND owner = ANY(${LIST('$2')})`
+export const BURY = `UPDATE {schema}.inbox_owners SET until = least(until, clock_timestamp() - interval '1 minute')
+  WHERE scope = $1 AND owner = ANY(${LIST('$2')})`
 
 const keepAlive = (
   owner: string,

@@ -174,10 +174,11 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     const records = await LockedRecords.all(ask, scope, claims)
     const { nowUs, untilMs } = await presenceOf(ask, scope, owner, records)
     const { leaseMs, maxStarts } = scope
+    const asked = { owner, askerUntilMs: untilMs.get(owner), nowUs, leaseMs, maxStarts }
     const results = claims.map((claim) => {
       const before = records.get(claim.id)
-      const holderUntilMs = (before?.state === 'leased' && untilMs.get(before.owner)) || 0
-      const { result, record } = decideClaim(before, { claim, owner, holderUntilMs, nowUs, leaseMs, maxStarts })
+      const holderUntilMs = before?.state === 'leased' ? untilMs.get(before.owner) : undefined
+      const { result, record } = decideClaim(before, { ...asked, claim, holderUntilMs })
       records.set(claim.id, record)
       return result
     })

@@ -5,8 +5,9 @@
  * model-based test. The state machine is drawn in `idempotency.ts`.
  *
  * Promises: a record that is `completed` never changes; a fencing token is greater than every earlier one of its record,
- * and at least the store's clock in microseconds, so that it also grows when the store has forgotten the record.
- * Does NOT promise anything about time: the caller says what time it is and until when the holder is alive.
+ * and at least the store's clock in microseconds, so that it also grows when the store has forgotten the record. A claim whose
+ * own owner was away takes no lease from another: what it found may be no more than what a frozen store had no time to hear.
+ * Does NOT promise anything about time: the caller says what time it is and until when holder and asker were alive.
  */
 
 import type { Claim, ClaimResult, Ending, Settlement, SettleResult } from './idempotency.ts'
@@ -58,8 +59,10 @@ export interface CompletedRecord {
 export interface Asked {
   readonly claim: Claim
   readonly owner: string
-  /** Until when (epoch ms) the owner named in a leased record is alive; 0 where it is unknown. */
-  readonly holderUntilMs: number
+  /** Until when (epoch ms) the owner that asks was alive before this claim; undefined where the store does not know it. */
+  readonly askerUntilMs: number | undefined
+  /** The same of the owner named in a leased record; undefined where it left, or the store has forgotten it. */
+  readonly holderUntilMs: number | undefined
   /** The store's clock, microseconds since the epoch. */
   readonly nowUs: number
   readonly leaseMs: number
@@ -114,14 +117,31 @@ export function retryAfterMs(holderUntilMs: number, nowUs: number, leaseMs: numb
   return Math.max(1, Math.ceil(Math.min(Math.max(third, 250), leaseMs / 3)))
 }
 
+/** How long all owners need to find their way back to a store that was away, and to renew, ms. Never longer than a lease. */
+export const RENEWAL_GRACE_MS = 3_000
+
+/**
+ * Was an owner that was alive until then away? Those that reach the store renew three times per lease. Where one has not for more
+ * than half of its lease, it may be the store that was frozen, and in its socket the claim that is decided now, and behind that the
+ * renewal of another. With less than half of it gone, the lease of no owner that the store could have heard has run out.
+ */
+export function wasAway(untilMs: number | undefined, nowUs: number, leaseMs: number): boolean {
+  return untilMs !== undefined && untilMs - nowUs / 1000 < leaseMs / 2
+}
+
 function claimLeased(record: LeasedRecord, asked: Asked): ClaimDecision {
   const mine = record.owner === asked.owner
   if (mine && record.sequence === asked.claim.sequence) return { result: grantOf(record), record }
-  if (!mine && asked.holderUntilMs * 1000 > asked.nowUs) {
-    const wait = retryAfterMs(asked.holderUntilMs, asked.nowUs, asked.leaseMs)
-    return { result: { status: 'leased', retryAfterMs: wait }, record }
-  }
+  const wait = mine ? undefined : waitFor(asked)
+  if (wait !== undefined) return { result: { status: 'leased', retryAfterMs: wait }, record }
   return asked.claim.generation > record.generation ? begin(record, asked) : startAgain(record, asked)
+}
+
+/** How long to wait for another owner's lease, ms; undefined where it may be taken over. */
+function waitFor({ askerUntilMs, holderUntilMs, nowUs, leaseMs }: Asked): number | undefined {
+  if (holderUntilMs === undefined) return undefined
+  if (holderUntilMs * 1000 > nowUs) return retryAfterMs(holderUntilMs, nowUs, leaseMs)
+  return wasAway(askerUntilMs, nowUs, leaseMs) ? Math.ceil(Math.min(RENEWAL_GRACE_MS, leaseMs)) : undefined
 }
 
 /** A generation of which no run has begun yet. */

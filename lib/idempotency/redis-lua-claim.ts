@@ -1,3 +1,6 @@
+/** The Lua that answers claims: the decision of `record.ts` on a claim, once more. */
+import { RENEWAL_GRACE_MS } from './record.ts'
+
 /**
  * Claims.
  * KEYS: s owner hashes, n live keys, the packed places. ARGV: owner, payload: a header `n s retentionMs
@@ -5,7 +8,8 @@
  * `attempt generation 1 0 digest sequence` (place: the number of its first key among the last keys; 0: the id is not packed).
  * Returns 17 bytes per claim `status number attempt-or-generation starts` (status 9: a first lease, its attempt is the claim's),
  * then 8 bytes per owner hash: its `since`.
- * Races: none; two owners' claims of one id come one after the other, and the liveness of the holder is read right here.
+ * Races: none; two owners' claims of one id come one after the other, and the liveness of the holder is read right here. So is that
+ * of the asker: a claim that lay in the socket of a frozen Redis is executed before the renewals that lie behind it, and takes nobody over.
  * A message that nobody has seen costs one search where it would be and one command; only what is known already is looked at closely.
  */
 export const CLAIM = `
@@ -13,7 +17,7 @@ local owner, payload = ARGV[1], ARGV[2]
 local n, s, retention, leaseMs, maxStarts, at = struct.unpack('<I2I2ddd', payload)
 local remembered = string.format('%.0f', retention)
 local first, granted = struct.pack('<c1d', 'L', us), struct.pack('<BdI4I4', 9, us, 0, 1)
-local places, replies = {}, {}
+local places, replies, away = {}, {}, {}
 
 local function reply(status, number, attempt, starts)
   return struct.pack('<BdI4I4', status, number, attempt, starts)
@@ -39,7 +43,7 @@ local function packed(done, at)
   return reply(8, struct.unpack('<H', sub(done, 4, 5)), 0, 0)
 end
 
-local function known(key, value, owners, at)
+local function known(key, value, shard, at)
   local attempt, generation, _, _, digest, sequence = struct.unpack('<I4I4I4Bc8d', payload, at + 14)
   local state, fence, hadAttempt, hadGeneration, starts, exhausted, hadDigest, after = struct.unpack(HEAD, value)
   local newer = state ~= 'C' and generation > hadGeneration
@@ -51,8 +55,9 @@ local function known(key, value, owners, at)
     if holder == owner then
       if struct.unpack('<d', value, after) == sequence then return grant(exhausted, fence, hadAttempt, starts) end
     else
-      local till = aliveUntil(owners, holder)
+      local till = aliveUntil(KEYS[shard], holder)
       if till * 1000 > us then return wait(till) end
+      if till > 0 and away[shard] then return reply(2, math.ceil(math.min(${RENEWAL_GRACE_MS}, leaseMs)), 0, 0) end
     end
   end
   if newer then return lease(key, fence, attempt, generation, 1, 0, digest, sequence) end
@@ -63,7 +68,7 @@ local function known(key, value, owners, at)
   return lease(key, fence, attempt, generation, starts + 1, 0, hadDigest, sequence)
 end
 
-for i = 1, s do replies[n + i] = keepAlive(KEYS[i], owner, leaseMs, false) end
+for i = 1, s do replies[n + i], away[i] = keepAlive(KEYS[i], owner, leaseMs, false) end
 for i = 1, n do
   local key = KEYS[s + i]
   local shard, low, high = string.byte(payload, at, at + 2)
@@ -78,7 +83,7 @@ for i = 1, n do
   end
   if done then value = call('GET', key)
   else value = call('SET', key, first .. sub(payload, at + 14, at + 42) .. owner, 'NX', 'GET', 'PX', remembered) end
-  if value then replies[i] = known(key, value, KEYS[shard], at)
+  if value then replies[i] = known(key, value, shard, at)
   else replies[i] = done and packed(done, at) or granted end
   at = at + 43
 end

@@ -11,7 +11,8 @@
  *                what goes in prolongs the bucket too, lest that be forgotten first
  *     archive    entries of 17 bytes, of what were small buckets of 64 windows: identity[11] window[1] digest[3] minutes[2]. The window, of
  *                those 64, belongs to the identity: the same random bits in another window are another id
- *     owners     hash: owner -> alive until (epoch ms), since (microseconds, start of its unbroken presence)
+ *     owners     hash: owner -> alive until (epoch ms), since (microseconds, start of its unbroken presence). The key lives longer than
+ *                the memory of any owner in it: whoever writes prolongs it to what its own needs, and nobody shortens it
  *
  * A digest of zeros is "not compared". What is full stays full: nothing is taken out of a bucket but all of it, and nothing out of a slice.
  */
@@ -41,6 +42,12 @@ export const SMALL_BUCKET_BYTES = 512
  * many (the greatest of the 65,536 numbers). Completed earlier or later than that, an id has a key of its own.
  */
 export const MINUTES_AHEAD = 4_096
+
+/**
+ * How long an owner is remembered at least after it fell silent, ms, and never shorter than its lease: so long it is known that it was
+ * away. One that leaves is forgotten at once.
+ */
+export const SILENT_KEPT_MS = 3_600_000
 
 /** KEYS of each packed place, one after the other: the bucket, its overflow, its archive. */
 export const PACKED = String.raw`
@@ -115,15 +122,20 @@ local function aliveUntil(owners, who)
   return struct.unpack('<dd', entry)
 end
 
--- Prolongs an owner, at the latest when a third of its lease is gone; returns since when it has been here without a gap, packed.
+-- How long an owner is remembered after its last lease.
+local function keptFor(leaseMs) return math.max(leaseMs, ${SILENT_KEPT_MS}) end
+
+-- Prolongs an owner, at the latest when a third of its lease is gone. Returns since when it has been here without a gap, packed, and
+-- whether it was away (as record.ts has it).
 local function keepAlive(owners, owner, leaseMs, force)
   local entry = call('HGET', owners, owner)
   local till = entry and struct.unpack('<d', entry) or 0
   local since = till > ms and sub(entry, 9, 16) or struct.pack('<d', us)
   if force or till - ms < leaseMs * 2 / 3 then
     call('HSET', owners, owner, struct.pack('<d', ms + leaseMs) .. since)
-    if call('PTTL', owners) < leaseMs * 10 then call('PEXPIRE', owners, leaseMs * 20) end
+    local needed = leaseMs + keptFor(leaseMs)
+    if call('PTTL', owners) < needed then call('PEXPIRE', owners, needed * 2) end
   end
-  return since
+  return since, entry and till - us / 1000 < leaseMs / 2
 end
 `

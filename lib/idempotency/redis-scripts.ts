@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto'
 import { CLAIM } from './redis-lua-claim.ts'
 import { BUCKET_BYTES_MAX, PACKED, SMALL_BUCKET_BYTES } from './redis-lua-packed.ts'
 import { SETTLE } from './redis-lua-settle.ts'
+import { SHARDS } from './redis-packing.ts'
 
 /** A script and the name by which Redis knows it once loaded. */
 export interface Script {
@@ -20,7 +21,7 @@ export interface Script {
 /**
  * Renews one owner in each of its shards, or takes it out.
  * KEYS: owner hashes. ARGV: owner, payload `leaseMs leave`. Returns 8 bytes per hash: `since` (0: it was not here, when leaving).
- * Owners that fell silent are swept on the way; a claim would have taken over from them all the same.
+ * Those silent for so long that nobody need know are swept on the way, of one hash in sixteen: any claim would take over from them.
  */
 const RENEW = `
 local owner = ARGV[1]
@@ -35,9 +36,9 @@ for i, owners in ipairs(KEYS) do
   else
     since = keepAlive(owners, owner, leaseMs, true)
   end
-  local all = redis.call('HGETALL', owners)
+  local all = (us + i) % ${SHARDS} == 0 and redis.call('HGETALL', owners) or {}
   for j = 1, #all, 2 do
-    if struct.unpack('<d', all[j + 1]) <= ms then redis.call('HDEL', owners, all[j]) end
+    if struct.unpack('<d', all[j + 1]) + keptFor(leaseMs) <= ms then redis.call('HDEL', owners, all[j]) end
   end
   sinces[i] = since
 end

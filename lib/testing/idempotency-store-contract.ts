@@ -203,6 +203,37 @@ const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
     assert.equal((answer as Grant).starts, 2)
   },
 
+  async 'lets an owner that was away itself take nobody over, until it asks again'(t) {
+    // As a claim is executed that lay in the socket of a frozen store, before the renewals of those who hold what it asks for.
+    const short = t.with({ leaseMs: 60 })
+    const [held, left, parked, free] = [v7(), v7(), `text ${randomUUID()}`, v7()]
+    const grants = [await short.grant('b', held), await short.grant('b', parked)]
+    await short.grant('gone', left)
+    await short.leave('gone')
+    assert.equal(await short.store.renew(short.scope, 'a'), 'held')
+    await until(
+      () => short.look(held),
+      (view) => view.state === 'leased' && !view.live,
+    )
+    await pause(2 * short.scope.leaseMs)
+    const long = new Bench(t.store, { ...short.scope, leaseMs: 60_000 })
+    const claims = [held, left, parked, free].map((id) => long.claimOf(id))
+    const answers = await long.store.claim(long.scope, 'a', claims)
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      ['leased', 'acquired', 'leased', 'acquired'],
+    )
+    for (const answer of answers) if (answer.status === 'leased') assert.ok(answer.retryAfterMs >= 250)
+    const view = { state: 'leased', owner: 'b', attempt: 1, generation: 0, live: false }
+    assert.deepEqual(await long.look(held), view)
+    assert.equal(await long.settle('b', held, grants[0]!.fencingToken, completed), 'settled')
+    const [done, , taken] = await long.store.claim(long.scope, 'a', claims)
+    assert.equal(done!.status, 'completed')
+    assert.deepEqual([taken!.status, (taken as Grant).starts], ['acquired', 2])
+    assert.equal(await long.settle('b', parked, grants[1]!.fencingToken, completed), 'lost')
+    assert.equal(await long.store.renew(long.scope, 'a'), 'lapsed')
+  },
+
   async 'keeps the leases of an owner that renews'(t) {
     const short = t.with({ leaseMs: 300 })
     const id = v7()

@@ -4,8 +4,9 @@ import fc from 'fast-check'
 import type { IdempotencyStore } from '../../lib/idempotency/idempotency.ts'
 import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
+import { HOUR } from './model-commands.ts'
 import { type Step, scopeOf, step, verbs, World } from './owners-world.ts'
-import { sharedRedis } from './redis-under-test.ts'
+import { sharedRedis, silence } from './redis-under-test.ts'
 
 function memoryWorld(): World {
   let nowMs = 1_700_000_000_000
@@ -18,8 +19,13 @@ function memoryWorld(): World {
     check: () => inner.check(),
     close: () => inner.close(),
   }
-  return new World(store, scopeOf(), async () => {
-    inner = new MemoryIdempotencyStore({ now: () => ++nowMs })
+  return new World(store, scopeOf(), {
+    wipe: async () => {
+      inner = new MemoryIdempotencyStore({ now: () => ++nowMs })
+    },
+    silence: async () => {
+      nowMs += 2 * HOUR
+    },
   })
 }
 
@@ -47,6 +53,7 @@ describe('owners that crash, lose replies and come back', () => {
         [1, verb],
       ]),
       'wipe',
+      'freeze',
     ]
     const firsts: Step[] = [
       [0, 'claim'],
@@ -75,7 +82,7 @@ describe('owners that crash, lose replies and come back', () => {
         const keys = await redis.client.keys(`surehop:{${scope.name}:?}:*`)
         if (keys.length > 0) await redis.client.del(keys)
       }
-      await new World(store, scope, wipe).run(steps)
+      await new World(store, scope, { wipe, silence: () => silence(redis.client, scope.name) }).run(steps)
       await wipe()
     }
     await fc.assert(fc.asyncProperty(runs, run), { numRuns: 150 })

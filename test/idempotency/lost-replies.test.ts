@@ -24,7 +24,7 @@ import { type Loss, LossyStore } from './lossy-wire.ts'
 import { type Command, command, HOUR, idsOfOneShard, Side } from './model-commands.ts'
 import { sharedInbox } from './postgres-under-test.ts'
 import { fillBuckets } from './redis-filler.ts'
-import { sharedRedis } from './redis-under-test.ts'
+import { sharedRedis, silence as silenceOwners } from './redis-under-test.ts'
 
 type Step =
   | Command
@@ -176,14 +176,6 @@ describe('on a wire that loses requests and answers', function () {
       const crowd = async (scope: Scope, ids: readonly string[]) => {
         if (room !== undefined) await fillBuckets(redis.client, scope.name, ids, room)
       }
-      /** What time would do, without waiting. */
-      const silence = async ({ name }: Scope) => {
-        for (const key of await redis.client.keys(`surehop:{${name}:?}:o`))
-          for (const [owner, entry] of Object.entries(await redis.client.hgetallBuffer(key))) {
-            entry.writeDoubleLE(1, 0)
-            await redis.client.hset(key, owner, entry)
-          }
-      }
       losesWhateverIsLost(async () => {
         const lossy = await LossyStore.redis(redis.url)
         const direct = new RedisIdempotencyStore(redis.client)
@@ -198,7 +190,8 @@ describe('on a wire that loses requests and answers', function () {
           await lossy[Symbol.asyncDispose]()
           await direct.close()
         }
-        return { lossy, direct, silence, crowd, [Symbol.asyncDispose]: dispose }
+        const befall = ({ name }: Scope) => silenceOwners(redis.client, name)
+        return { lossy, direct, silence: befall, crowd, [Symbol.asyncDispose]: dispose }
       }, 1)
     })
 

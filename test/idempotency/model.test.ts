@@ -8,7 +8,7 @@ import { MemoryIdempotencyStore } from '../../lib/idempotency/memory.ts'
 import { RedisIdempotencyStore } from '../../lib/idempotency/redis.ts'
 import { command, HOUR, idsOfOneShard, Side } from './model-commands.ts'
 import { fillBuckets, fillOverflows, tidy } from './redis-filler.ts'
-import { sharedRedis } from './redis-under-test.ts'
+import { sharedRedis, silence } from './redis-under-test.ts'
 
 describe('the Redis store', () => {
   const redis = sharedRedis()
@@ -18,21 +18,11 @@ describe('the Redis store', () => {
   })
   afterEach(() => store.close())
 
-  const keysOf = (scope: Scope, kind = '*') => redis.client.keys(`surehop:{${scope.name}:?}:${kind}`)
+  const keysOf = (scope: Scope) => redis.client.keys(`surehop:{${scope.name}:?}:*`)
 
   async function wipe(scope: Scope): Promise<void> {
     const keys = await keysOf(scope)
     if (keys.length > 0) await redis.client.del(keys)
-  }
-
-  /** All owners were silent for longer than their lease: what time would do, without waiting. */
-  async function silence(scope: Scope): Promise<void> {
-    for (const key of await keysOf(scope, 'o')) {
-      for (const [owner, entry] of Object.entries(await redis.client.hgetallBuffer(key))) {
-        entry.writeDoubleLE(1, 0)
-        await redis.client.hset(key, owner, entry)
-      }
-    }
   }
 
   /** Before the command of that number, others fill the buckets up to this room, and it may be the overflows. */
@@ -65,7 +55,7 @@ describe('the Redis store', () => {
               if (crowd.overflows) await fillOverflows(redis.client, scope.name, ids, crowd.overflows)
             }
             if (tidyings.includes(number)) await tidy(redis.client, scope.name, ids)
-            if (command.kind === 'silence') await silence(scope)
+            if (command.kind === 'silence') await silence(redis.client, scope.name)
             if (command.kind === 'silence') nowMs += 2 * HOUR
             if (command.kind === 'wipe') await wipe(scope)
             if (command.kind === 'wipe') model = new MemoryIdempotencyStore({ now: () => ++nowMs })

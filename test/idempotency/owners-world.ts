@@ -5,25 +5,37 @@ import { expect } from 'chai'
 import fc from 'fast-check'
 import { v7 } from 'uuid'
 import type { Claim, Ending, IdempotencyStore, Scope, SettleResult } from '../../lib/idempotency/idempotency.ts'
+import { HOUR } from './model-commands.ts'
 
 /** `claim!` and the like: executed, and the reply is lost; the owner repeats it when it next does anything. */
 export const verbs = ['claim', 'claim!', 'complete', 'complete!', 'fail', 'fail!', 'give back', 'bury', 'die'] as const
 type Verb = (typeof verbs)[number]
-export type Step = readonly [owner: number, verb: Verb] | 'wipe'
+/** `freeze`: the store was frozen for so long that all leases ran out; what it executes next lay in its sockets. */
+export type Step = readonly [owner: number, verb: Verb] | 'wipe' | 'freeze'
 
 /** One owner as it sees itself. */
 interface Owner {
   readonly name: string
   /** The last token it was told of, right or wrong by now. */
   token: number | undefined
+  /** What the store knows of it. */
+  presence: 'unknown' | 'alive' | 'silent'
   unanswered: (() => Promise<void>) | undefined
+}
+
+/** What a test does to a store. */
+export interface Befall {
+  /** Empties it. */
+  wipe(): Promise<void>
+  /** All owners were silent for longer than their lease: what time would do, without waiting. */
+  silence(): Promise<void>
 }
 
 /** Runs steps against a store, and watches from outside what only an observer of everything can know. */
 export class World {
   readonly #store: IdempotencyStore
   readonly #scope: Scope
-  readonly #wipe: () => Promise<void>
+  readonly #befall: Befall
   readonly #id = v7()
   readonly #owners: Owner[]
   #sequence = 0
@@ -36,11 +48,16 @@ export class World {
   /** The store was emptied since: what it forgot it cannot hold against anybody. */
   #forgot = false
 
-  constructor(store: IdempotencyStore, scope: Scope, wipe: () => Promise<void>) {
+  constructor(store: IdempotencyStore, scope: Scope, befall: Befall) {
     this.#store = store
     this.#scope = scope
-    this.#wipe = wipe
-    this.#owners = ['a', 'b', 'c'].map((name) => ({ name, token: undefined, unanswered: undefined }))
+    this.#befall = befall
+    this.#owners = ['a', 'b', 'c'].map((name) => ({
+      name,
+      token: undefined,
+      presence: 'unknown',
+      unanswered: undefined,
+    }))
   }
 
   async run(steps: readonly Step[]): Promise<void> {
@@ -50,6 +67,7 @@ export class World {
 
   async #step(step: Step): Promise<void> {
     if (step === 'wipe') return this.#forget()
+    if (step === 'freeze') return this.#freeze()
     const owner = this.#owners[step[0]]!
     const repeat = owner.unanswered
     owner.unanswered = undefined
@@ -80,14 +98,20 @@ export class World {
   }
 
   async #claim(owner: Owner, claim: Claim, lost: boolean): Promise<void> {
+    const { presence } = owner
+    const before = await this.#look()
     const [answer] = await this.#store.claim(this.#scope, owner.name, [claim])
+    owner.presence = 'alive'
+    if (answer?.status === 'leased') expect(await this.#look(), 'who waits changes nothing').to.deep.equal(before)
     if (answer?.status !== 'acquired' && answer?.status !== 'exhausted') return
     const { fencingToken: token } = answer
     expect(this.#completed, 'completed is final').to.equal(false)
     if (token !== this.#holder?.token) {
       expect(token, 'tokens only grow').to.be.greaterThan(this.#greatest)
-      const other = this.#holder && this.#holder.owner !== owner && !this.#forgot
-      expect(other ?? false, 'one live holder').to.equal(false)
+      if (this.#holder && this.#holder.owner !== owner && !this.#forgot) {
+        expect(this.#holder.owner.presence, 'one live holder').to.equal('silent')
+        expect(presence, 'who was away takes nobody over').to.not.equal('silent')
+      }
     } else expect(this.#holder.owner, 'a repeated answer goes to its owner').to.equal(owner)
     this.#greatest = Math.max(this.#greatest, token)
     this.#holder = { owner, token }
@@ -129,7 +153,13 @@ export class World {
 
   async #die(owner: Owner): Promise<void> {
     await this.#store.renew(this.#scope, owner.name, { leave: true })
+    owner.presence = 'unknown'
     if (this.#holder?.owner === owner) this.#forgotten()
+  }
+
+  async #freeze(): Promise<void> {
+    await this.#befall.silence()
+    for (const owner of this.#owners) if (owner.presence === 'alive') owner.presence = 'silent'
   }
 
   /** The lease of a dead owner: the next may have it, and until then its owner, come back, may still settle. */
@@ -138,7 +168,8 @@ export class World {
   }
 
   async #forget(): Promise<void> {
-    await this.#wipe()
+    await this.#befall.wipe()
+    for (const owner of this.#owners) owner.presence = 'unknown'
     this.#completed = false
     this.#lastEnding = undefined
     this.#forgotten()
@@ -160,10 +191,11 @@ function sameEnding(a: Ending, b: Ending): boolean {
   return JSON.stringify(a) === JSON.stringify(b)
 }
 
-export const scopeOf = (): Scope => ({ name: randomUUID(), retentionMs: 3_600_000, leaseMs: 3_600_000, maxStarts: 3 })
+export const scopeOf = (): Scope => ({ name: randomUUID(), retentionMs: 1_000 * HOUR, leaseMs: HOUR, maxStarts: 3 })
 
 export const step = (owners: number): fc.Arbitrary<Step> =>
   fc.oneof(
     { weight: 20, arbitrary: fc.tuple(fc.nat({ max: owners - 1 }), fc.constantFrom(...verbs, 'claim' as const)) },
     { weight: 1, arbitrary: fc.constant<Step>('wipe') },
+    { weight: 2, arbitrary: fc.constant<Step>('freeze') },
   )

@@ -61,7 +61,8 @@ describe('the Postgres inbox', () => {
     await using store = inbox.open()
     const run = async (steps: readonly Step[]) => {
       const scope = scopeOf()
-      await new World(store, scope, () => wipe(scope)).run(steps)
+      const befall = { wipe: () => wipe(scope), silence: async () => void (await silence(scope)) }
+      await new World(store, scope, befall).run(steps)
       await wipe(scope)
     }
     await fc.assert(fc.asyncProperty(fc.array(step(3), { maxLength: 40 }), run), { numRuns: 60 })

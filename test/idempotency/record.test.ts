@@ -42,6 +42,7 @@ const whenClaimed = (given: IdempotencyRecord | undefined, part: Partial<Claim> 
   decideClaim(given, {
     claim: claim(part),
     owner: 'b',
+    askerUntilMs: nowMs + 10_000,
     holderUntilMs: nowMs + 9_000,
     nowUs,
     leaseMs: 15_000,
@@ -90,9 +91,38 @@ describe('the decision on a claim', () => {
     expect(whenClaimed(leased, {}, { holderUntilMs: nowMs + 1 }).result.status).to.equal('leased')
   })
 
+  it('given a holder whose time is up, and an asker that was away itself, asks for patience and changes nothing', () => {
+    for (const askerUntilMs of [0, nowMs - 1, nowMs, nowMs + 7_499]) {
+      for (const part of [{}, { generation: 2 }, { sequence: 9 }])
+        for (const given of [leased, { ...leased, starts: 3 }]) {
+          const { result, record } = whenClaimed(given, part, { holderUntilMs: nowMs - 1, askerUntilMs })
+          expect(result).to.deep.equal({ status: 'leased', retryAfterMs: 3_000 })
+          expect(record).to.equal(given)
+        }
+    }
+    const short = whenClaimed(leased, {}, { holderUntilMs: 0, askerUntilMs: 0, leaseMs: 300 })
+    expect(short.result).to.deep.equal({ status: 'leased', retryAfterMs: 300 })
+  })
+
+  it('given a holder whose time is up, and an asker that it has heard of, or never, takes over', () => {
+    for (const askerUntilMs of [nowMs + 7_500, nowMs + 15_000, undefined])
+      expect(whenClaimed(leased, {}, { holderUntilMs: nowMs - 1, askerUntilMs }).result).to.deep.equal(acquired(2, 2))
+  })
+
+  it('given an asker that was away, grants what nobody holds, its own leases, and those of an owner that left', () => {
+    const away = { askerUntilMs: 0, holderUntilMs: undefined }
+    expect(whenClaimed(undefined, {}, away).result).to.deep.equal(acquired(2, 1))
+    expect(whenClaimed(released, {}, away).result).to.deep.equal(acquired(2, 1))
+    expect(whenClaimed(dead, { generation: 2 }, away).result).to.deep.equal(acquired(2, 1))
+    expect(
+      whenClaimed(leased, { sequence: 8 }, { owner: 'a', askerUntilMs: 0, holderUntilMs: 0 }).result,
+    ).to.deep.equal(acquired(2, 2))
+    expect(whenClaimed(leased, {}, away).result).to.deep.equal(acquired(2, 2))
+  })
+
   it('given the same claim again, answers the same, be the holder alive or not', () => {
-    for (const holderUntilMs of [0, nowMs + 9_000]) {
-      const { result, record } = whenClaimed(leased, {}, { owner: 'a', holderUntilMs })
+    for (const holderUntilMs of [undefined, 0, nowMs + 9_000]) {
+      const { result, record } = whenClaimed(leased, {}, { owner: 'a', holderUntilMs, askerUntilMs: holderUntilMs })
       expect(result).to.deep.equal(acquired(2, 1, leased.fence))
       expect(record).to.equal(leased)
     }

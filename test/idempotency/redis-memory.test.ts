@@ -243,6 +243,40 @@ describe('what the Redis store keeps', () => {
     await areCompletedForClaims(ids)
   })
 
+  it('remembers an owner that fell silent for an hour, and then no longer; one that left, not at all', async () => {
+    const hour = 3_600_000
+    const owners = `surehop:{${scope.name}:3}:o`
+    for (const owner of ['silent', 'forgotten', 'gone']) await store.renew(scope, owner)
+    await store.renew(scope, 'gone', { leave: true })
+    const silentFor = async (owner: string, ms: number) => {
+      const entry = (await redis.client.hgetBuffer(owners, owner))!
+      entry.writeDoubleLE(Date.now() - ms, 0)
+      await redis.client.hset(owners, owner, entry)
+    }
+    await silentFor('silent', hour - 60_000)
+    await silentFor('forgotten', hour + 1_000)
+    // A renewal looks through one hash in sixteen.
+    await eventually(async () => {
+      await store.renew(scope, 'another')
+      expect(await redis.client.hkeys(owners)).to.have.members(['silent', 'another'])
+    })
+    for (let n = 0; n < 100; n++) await store.renew(scope, 'another')
+    expect(await redis.client.hkeys(owners)).to.have.members(['silent', 'another'])
+  })
+
+  it('remembers owners for as long as the longest of them needs, whoever writes last', async () => {
+    const day = 24 * 3_600_000
+    await store.renew({ ...scope, leaseMs: day }, 'long')
+    await store.claim({ ...scope, leaseMs: 300 }, 'short', [claimOf(v7())])
+    await store.renew({ ...scope, leaseMs: 300 }, 'short')
+    for (const key of await redis.client.keys(`surehop:{${scope.name}:?}:o`))
+      expect(await redis.client.pttl(key)).to.be.greaterThan(2 * day - 60_000)
+    const brief = { ...scope, name: `brief ${randomUUID()}`, leaseMs: 300 }
+    await store.renew(brief, 'short')
+    for (const key of await redis.client.keys(`surehop:{${brief.name}:?}:o`))
+      expect(await redis.client.pttl(key)).to.be.within(3_600_000, 3 * 3_600_000)
+  })
+
   describe('half an hour later', () => {
     /** Two archives ago, seen from the test: the file may have been read many minutes before. */
     const old = (n: number) => Date.now() - 2 * 64 * 2 ** 14 - n

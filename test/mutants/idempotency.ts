@@ -11,6 +11,7 @@ const CLAIM = 'lib/idempotency/redis-lua-claim.ts'
 const SETTLE = 'lib/idempotency/redis-lua-settle.ts'
 const PACKED = 'lib/idempotency/redis-lua-packed.ts'
 const KEPT = 'test/idempotency/redis-memory.test.ts'
+const FROZEN = 'test/idempotency/frozen-store.test.ts'
 const OWNER_CHECK = "if (record.owner !== owner) return { result: 'lost', record }"
 
 /** See the head of this file. */
@@ -59,9 +60,50 @@ export const idempotencyMutants: readonly Mutant[] = [
     name: 'record-two-live-owners',
     breaks: 'a lease is taken from an owner that lives',
     file: RECORD,
-    from: 'if (!mine && asked.holderUntilMs * 1000 > asked.nowUs) {',
-    to: 'if (!mine && asked.holderUntilMs === asked.nowUs) {',
+    from: 'if (holderUntilMs * 1000 > nowUs) return',
+    to: 'if (holderUntilMs === nowUs) return',
     tests: tests('test/idempotency/interleavings.test.ts', 'keep the promises in every interleaving'),
+  },
+  {
+    name: 'record-frozen-claim-takes-over',
+    breaks:
+      'a claim that lay in a frozen store takes a message from its owner, who had no chance to renew (memory and Postgres)',
+    file: RECORD,
+    from: 'return wasAway(askerUntilMs, nowUs, leaseMs) ? Math.ceil(Math.min(RENEWAL_GRACE_MS, leaseMs)) : undefined',
+    to: 'return undefined',
+    tests: tests('test/idempotency/interleavings.test.ts', 'keep the promises in every interleaving'),
+  },
+  {
+    name: 'postgres-frozen-claim-takes-over',
+    breaks: 'the inbox does not know until when the asker was alive: a claim that lay in a frozen Postgres takes over',
+    file: 'lib/idempotency/postgres.ts',
+    from: 'askerUntilMs: untilMs.get(owner)',
+    to: 'askerUntilMs: undefined',
+    tests: tests(FROZEN, 'Postgres lets a claim that lay in its socket'),
+  },
+  {
+    name: 'redis-frozen-claim-takes-over',
+    breaks: 'the Lua lets a claim that lay in a frozen Redis take over',
+    file: CLAIM,
+    from: 'if till > 0 and away[shard] then',
+    to: 'if till < 0 and away[shard] then',
+    tests: tests(FROZEN, 'Redis lets a claim that lay in its socket take nobody over, when all leases'),
+  },
+  {
+    name: 'redis-away-only-when-lapsed',
+    breaks: 'after a freeze in which the holder’s lease has run out, and the asker’s not yet, the Lua takes over',
+    file: PACKED,
+    from: 'till - us / 1000 < leaseMs / 2',
+    to: 'till - us / 1000 <= 0',
+    tests: tests(FROZEN, 'Redis lets a claim that lay in its socket take nobody over, when the lease of the holder'),
+  },
+  {
+    name: 'redis-forgets-silent-owners',
+    breaks: 'any renewal makes Redis forget who was silent: its late claim takes over as one that was never seen',
+    file: 'lib/idempotency/redis-scripts.ts',
+    from: "struct.unpack('<d', all[j + 1]) + keptFor(leaseMs) <= ms",
+    to: "struct.unpack('<d', all[j + 1]) <= ms",
+    tests: tests(KEPT, 'what the Redis store keeps remembers an owner that fell silent'),
   },
   {
     name: 'record-completed-not-final',
