@@ -9,6 +9,7 @@
 //   request lost, answer lost, on the wire  (no wire)                 here                       here, each statement
 //   process starts anew under its name      (forgets)                 here                       here
 //   process dies in the middle of a claim   (no middle)               (a script has no middle)   postgres-races, postgres-kills
+//   late request (a frozen store)         interleavings.test.ts     frozen-store.test.ts      frozen-store.test.ts
 //   late answer, frozen, down, full         (no wire)                 redis-outage.test.ts       postgres-outage.test.ts
 //
 //   Invariants: one live owner, completed is final, a zombie changes nothing, each record ends or can be claimed: all of these by what
