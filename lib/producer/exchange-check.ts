@@ -91,6 +91,11 @@ function isFinal(error: unknown): error is Error {
 }
 
 function checkName(exchange: string): void {
+  if (!exchange.isWellFormed())
+    throw new MessageInvalid(
+      'exchange',
+      'expected exchange to be text, got half of a surrogate pair: it would go to an exchange of another name',
+    )
   const bytes = Buffer.byteLength(exchange)
   if (bytes <= MAX_WIDE_NAME_BYTES || bytes === exchange.length) return
   throw new MessageInvalid(

@@ -121,6 +121,7 @@ describe('publish', () => {
     for (const [exchange, cause] of [
       ['漢'.repeat(85), MessageInvalid],
       ['é'.repeat(76), MessageInvalid],
+      ['half\uD800', MessageInvalid],
       ['é'.repeat(75), ResourceMissing],
       ['e'.repeat(255), ResourceMissing],
     ] as const) {
