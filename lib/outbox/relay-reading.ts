@@ -118,7 +118,9 @@ export class Reading {
     await this.#hold(blocked)
     const cut = page.length >= messages || page.reduce((sum, row) => sum + row.bytes, 0) >= bytes
     const nothingLeft = crowded.length === 0 && book.letGo === this.#letGo
-    if (nothingLeft) this.#floor.looked(cut ? BigInt(page.at(-1)?.position ?? 0) : undefined)
+    // What should become held may be ready still, if the lease is over: the floor stays below until a look does not meet it.
+    const upTo = blocked[0] ? blocked[0].position - 1 : cut ? (page.at(-1)?.position ?? 0) : undefined
+    if (nothingLeft) this.#floor.looked(upTo === undefined ? undefined : BigInt(upTo))
     return page.length
   }
 

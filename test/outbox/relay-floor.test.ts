@@ -1,6 +1,10 @@
 import { expect } from 'chai'
+import { Book } from '../../lib/outbox/relay-book.ts'
 import { Floor } from '../../lib/outbox/relay-floor.ts'
-import { askOf, RelayTable } from '../../lib/outbox/relay-table.ts'
+import { Pace } from '../../lib/outbox/relay-pace.ts'
+import { Reading } from '../../lib/outbox/relay-reading.ts'
+import { askOf, type RelayedRow, RelayTable } from '../../lib/outbox/relay-table.ts'
+import { Shards } from '../../lib/outbox/shards.ts'
 import { eventually } from '../support/eventually.ts'
 import { Relaying } from './relaying.ts'
 
@@ -161,5 +165,71 @@ describe('a relay, while an old transaction keeps what is dead', function () {
     writer.release()
     await arrivals.count(82, 5_000)
     expect(arrivals.bodies('a').at(-1)).equal('with')
+  })
+})
+
+/** The reading of one relay by hand: nothing happens but what the test says. No more than one row of a key is in hand. */
+function readingByHand(r: Relaying, owner: string) {
+  const { name, pool } = r
+  const [schema, leaseMs] = [r.schema.name, 60_000]
+  const ask = askOf(pool, schema, { ms: leaseMs, late: () => new Error('late') })
+  const book = new Book<RelayedRow>({ windowMessages: 100, windowBytes: 100_000, perKey: 1 })
+  const shards = new Shards({ ask, name, schema, owner, leaseMs, inHand: (shard) => book.has(shard) })
+  const table = new RelayTable(ask, { schema, name, owner, keepSent: false })
+  const of = { pace: new Pace(20), many: 1, pollMs: 20, leaseMs, onRead: () => {} }
+  const lease = async () => {
+    await shards.turn()
+    book.keep(shards.holds)
+  }
+  return { book, shards, table, lease, reading: new Reading({ book, table, shards, ...of }) }
+}
+
+describe('a relay that loses its shards in the course of a look, and has them again before the next', function () {
+  this.timeout(60_000)
+  let r: Relaying
+  beforeEach(async () => {
+    r = await Relaying.open()
+  })
+  afterEach(() => r.close())
+
+  const add = async (body: string) => (await r.add({ queue: 'any', key: 'a', body }))[0]!
+
+  it('sends what could not be moved behind its key before what is committed later', async () => {
+    const [one, two] = [readingByHand(r, 'one'), readingByHand(r, 'two')]
+    await one.shards.create()
+    await one.lease()
+    const [, second] = [await add('first'), await add('second')]
+    // While its key has enough in hand the second row is not read, and the floor may rise over it soon.
+    let asked = 0
+    const horizon = one.table.horizon.bind(one.table)
+    one.table.horizon = () => {
+      asked++
+      return horizon()
+    }
+    await eventually(async () => {
+      await one.reading.look()
+      expect(asked).equal(4)
+    })
+    one.book.failed(one.book.next()!, { state: 'held', attempts: 1, delayMs: 3_600_000, error: new Error('no route') })
+    await one.table.failed(one.book.failures)
+    one.book.recorded(one.book.failures)
+    // The next look meets the second row. Before that is held, too, the lease is over, and another relay has the shards.
+    const hold = one.table.hold.bind(one.table)
+    one.table.hold = async (rows, epochOf) => {
+      expect(rows.map((row) => row.message_id)).deep.equal([second])
+      await r.sql("UPDATE {schema}.outbox_relays SET until = '-infinity'")
+      await r.sql("UPDATE {schema}.outbox_shards SET until = '-infinity'")
+      await two.lease()
+      await hold(rows, epochOf)
+    }
+    await one.reading.look()
+    expect(await r.states()).deep.equal(['held', 'ready'])
+    // That one sends the first row, and leaves.
+    await r.sql("DELETE FROM {schema}.outbox WHERE state = 'held'")
+    await two.shards.leave()
+    await one.lease()
+    await add('third')
+    await one.reading.look()
+    expect(one.book.next()?.row.message_id).equal(second)
   })
 })
