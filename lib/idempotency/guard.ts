@@ -72,7 +72,7 @@ export class StoreGuard implements Guard {
   /** When the last renewal was answered, and whether it was late. */
   #heardAt = performance.now()
   #late = false
-  #claimsFrom = 0
+  #claimsFrom = Number.NEGATIVE_INFINITY
   #nap = new AbortController()
   #lastError: Error | undefined
 
@@ -254,18 +254,24 @@ export class StoreGuard implements Guard {
 
   /**
    * Others renewed up to a third of a lease before us: with less than half of one between two answers, none of theirs has run out. A
-   * store that is slow all the time, and not away, must not keep us from claiming for ever.
+   * store that is slow all the time, or every other time, and not away, must not keep us from claiming for ever: after a grace, claims
+   * go on for as long at least.
    */
   #heardOfStore(): void {
     const now = performance.now()
     const late = now - this.#heardAt > this.#parts.scope.leaseMs / 2
-    if (late && (this.#outage || !this.#late)) this.#graceForOthers()
+    const news = !this.#late && now - this.#claimsFrom > this.#graceMs
+    if (late && (this.#outage || news)) this.#graceForOthers()
     this.#heardAt = now
     this.#late = late
   }
 
   #graceForOthers(): void {
-    this.#claimsFrom = performance.now() + Math.min(RENEWAL_GRACE_MS, this.#parts.scope.leaseMs)
+    this.#claimsFrom = performance.now() + this.#graceMs
+  }
+
+  get #graceMs(): number {
+    return Math.min(RENEWAL_GRACE_MS, this.#parts.scope.leaseMs)
   }
 
   #lapsed(silence: number): void {

@@ -222,6 +222,27 @@ describe('guard', () => {
     expect((await admitted)?.admit).to.equal('run')
   })
 
+  it('goes on claiming where the store is slow every other time', async () => {
+    const renewals = () => store.asked.filter((what) => what === 'renew').length
+    for (let n = 0; n < 2; n++) {
+      store.renewalMs = LEASE_MS * 0.3
+      const before = renewals()
+      await time.pass(() => renewals() > before, time.now + HOUR_MS)
+      store.renewalMs = 0
+      await time.pass(() => renewals() > before + 1, time.now + HOUR_MS)
+    }
+    let come = false
+    void guard.admit(run({ id: 'next', fencingToken: undefined })).then(() => {
+      come = true
+    })
+    for (let n = 0; n < 10 && !come; n++) {
+      store.renewalMs = n % 2 === 0 ? LEASE_MS * 0.3 : 0
+      const before = renewals()
+      await time.pass(() => come || renewals() > before, time.now + HOUR_MS)
+    }
+    expect(come).to.equal(true)
+  })
+
   // Where the store freezes, the claim would lie behind the renewal, which revives its owner.
   it('claims nothing while a renewal is unanswered, the first included: its owner is known when it claims', async () => {
     const store = new Store()

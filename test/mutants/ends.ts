@@ -116,7 +116,7 @@ export const endsMutants: readonly Mutant[] = [
     name: 'claims-right-after-a-silence',
     breaks: 'after a silence that nobody took for an outage, the quickest takes over before the others could renew',
     file: 'lib/idempotency/guard.ts',
-    from: 'if (late && (this.#outage || !this.#late)) this',
+    from: 'if (late && (this.#outage || news)) this',
     to: 'if (late && this.#outage) this',
     tests: tests('test/consumer/guard.test.ts', 'claims nothing after a silence that nobody took for an outage'),
   },
