@@ -96,8 +96,20 @@ export class LockedRecords {
   }
 }
 
-/** Sees which holders live, and until when the asker did, and keeps it so until the transaction ends: those that are dead are dead for good, and will be told. */
-export async function presenceOf(ask: Ask, scope: Scope, owner: string, records: LockedRecords): Promise<Presences> {
+/** Who asks. */
+export interface Asker {
+  readonly owner: string
+  /** When it began to ask, by the clock of this process (monotonic ms). */
+  readonly since: number
+}
+
+/**
+ * Sees which holders live, and until when the asker did, and keeps it so until the transaction ends: those that are dead are dead for
+ * good, and will be told. Who has been asking for more than half of its lease was away too: its renewal, over another connection, may
+ * have overtaken a claim that lay in the socket of a frozen database, and the renewals of others not.
+ */
+export async function presenceOf(ask: Ask, scope: Scope, asker: Asker, records: LockedRecords): Promise<Presences> {
+  const { owner, since } = asker
   const others = records.holders()
   others.delete(owner)
   if (others.size === 0) return { nowUs: records.nowUs, untilMs: new Map() }
@@ -105,6 +117,7 @@ export async function presenceOf(ask: Ask, scope: Scope, owner: string, records:
   const [row] = await ask(sql.LOCK_OWNERS, [place, JSON.stringify([owner, ...others])])
   const nowUs = Number(row!['now_us'])
   const untilMs = new Map(Object.entries((row!['untils'] ?? {}) as Record<string, number>))
+  if (untilMs.has(owner) && performance.now() - since > scope.leaseMs / 2) untilMs.set(owner, 0)
   if (wasAway(untilMs.get(owner), nowUs, scope.leaseMs)) return { nowUs, untilMs }
   const dead = [...others].filter((name) => untilMs.has(name) && untilMs.get(name)! * 1_000 <= nowUs)
   if (dead.length > 0) await ask(sql.BURY, [place, JSON.stringify(dead)])

@@ -27,7 +27,7 @@ import type {
 } from './idempotency.ts'
 import { warningsOf } from './postgres-check.ts'
 import { type Ask, PostgresLink } from './postgres-link.ts'
-import { type Lock, LockedRecords, presenceOf } from './postgres-locks.ts'
+import { type Asker, type Lock, LockedRecords, presenceOf } from './postgres-locks.ts'
 import { PostgresPresence } from './postgres-presence.ts'
 import { recordOf, textKey, viewOf } from './postgres-rows.ts'
 import * as sql from './postgres-statements.ts'
@@ -86,7 +86,8 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
 
   async claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]> {
     return inParts(claims, async (part) => {
-      const { results, since } = await this.#link.transaction((ask) => this.#claim(ask, scope, textKey(owner), part))
+      const asker = { owner: textKey(owner), since: performance.now() }
+      const { results, since } = await this.#link.transaction((ask) => this.#claim(ask, scope, asker, part))
       this.#presence.note(scope, owner, since)
       return results
     })
@@ -170,9 +171,10 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     if (found.length === 0) throw anotherStore(scope.name, this.#schema)
   }
 
-  async #claim(ask: Ask, scope: Scope, owner: string, claims: readonly Claim[]) {
+  async #claim(ask: Ask, scope: Scope, asker: Asker, claims: readonly Claim[]) {
     const records = await LockedRecords.all(ask, scope, claims)
-    const { nowUs, untilMs } = await presenceOf(ask, scope, owner, records)
+    const { nowUs, untilMs } = await presenceOf(ask, scope, asker, records)
+    const { owner } = asker
     const { leaseMs, maxStarts } = scope
     const asked = { owner, askerUntilMs: untilMs.get(owner), nowUs, leaseMs, maxStarts }
     const results = claims.map((claim) => {
