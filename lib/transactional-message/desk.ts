@@ -252,13 +252,16 @@ export class Transactions {
     if (found === 0) throw this.#unknown(transactionId, '')
   }
 
-  async #look(page: readonly Parked[]): Promise<DecisionView[] | undefined> {
+  /** Of what cannot be read nothing was ever decided, and its id may be one that the store refuses, with all others of the page. */
+  async #look(page: readonly Parked[]): Promise<(DecisionView | undefined)[] | undefined> {
+    if (!this.#store) return undefined
+    const readable = page.filter(({ unreadable }) => unreadable === undefined)
     // Only the name counts for reading.
     const scope = { name: this.name, retentionMs: 1 }
-    return this.#store?.look(
-      scope,
-      page.map(({ half }) => half.transactionId),
-    )
+    const ids = readable.map(({ half }) => half.transactionId)
+    const views = ids.length === 0 ? [] : await this.#store.look(scope, ids)
+    const found = new Map(readable.map((parked, i) => [parked, views[i]]))
+    return page.map((parked) => found.get(parked))
   }
 
   #unknown(transactionId: string, why: string): TransactionUnknown {

@@ -1,9 +1,11 @@
 /**
  * Publishes the messages of a committed transaction: confirmed and mandatory, in their order, with the ids they were prepared
- * with. Delays count from the prepare, and end never early by the clock that prepared.
+ * with. Delays count from the prepare, end never early by the clock that prepared, and take no longer than they were asked to,
+ * wherever that clock was.
  * Does NOT promise that a message goes out once: whoever publishes it again uses the same ids, and consumers drop the copy.
  */
 import { PublishFailed } from '../errors.ts'
+import { withoutPriority } from '../forward.ts'
 import { HEADER } from '../message.ts'
 import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
@@ -38,13 +40,13 @@ export class Outlet {
   }
 
   async #routed({ encoded, delayMs }: HalfItem, preparedAt: number): Promise<Encoded> {
-    const leftMs = delayMs ? preparedAt + delayMs - Date.now() : 0
+    const leftMs = delayMs ? Math.min(delayMs, preparedAt + delayMs - Date.now()) : 0
     if (leftMs <= 0) return encoded
     const { exchange, routingKey } = encoded
     const route = await this.#declarer.delayRoute(leftMs, exchange, routingKey)
     const from = { [HEADER.exchange]: exchange, [HEADER.routingKey]: routingKey }
     const headers = { ...encoded.properties.headers, ...from, ...route.headers }
-    const properties = { ...encoded.properties, headers }
+    const properties = withoutPriority({ ...encoded.properties, headers })
     return { ...encoded, exchange: route.exchange, routingKey: route.routingKey, properties }
   }
 }

@@ -7,6 +7,7 @@ import { UNDECIDED } from '../../lib/transactional-message/decisions.ts'
 import { createTransactional } from '../../lib/transactional-message/open.ts'
 import { eventually, latch } from '../support/eventually.ts'
 import {
+  type Bench,
   bench,
   caught,
   closeAll,
@@ -14,6 +15,7 @@ import {
   counts,
   event,
   exactly,
+  halfOf,
   lentBroker,
   messageTo,
   nothingWaits,
@@ -74,6 +76,16 @@ describe('the next step of a half message', () => {
     expect(waitMs(1_000, LIMITS, 1)).to.equal(300_000)
   })
 })
+
+/** A half message of another make, committed as by an operator, whose message is to wait 300 ms. */
+async function committedAsForged({ priority = 0, aheadMs = 0 }): Promise<Bench> {
+  const opened = await bench()
+  const properties = JSON.stringify({ headers: {}, ...(priority ? { priority } : {}) })
+  const item = { id: 'm', exchange: '', routingKey: opened.work, delayMs: 300, properties, bytes: 0 }
+  const head = { v: 1, transactionId: 't', preparedAt: Date.now() + aheadMs, service: 's', messages: [item] }
+  await sendRaw(`${opened.name}.half.check`, halfOf(head), { messageId: 'h', headers: { [HEADER.verdict]: 'commit' } })
+  return opened
+}
 
 describe('check-back', () => {
   afterEach(closeAll)
@@ -246,6 +258,20 @@ describe('check-back', () => {
     const messages = await taken(one.work, 20)
     expect(new Set(messages.map((m) => m.properties.headers?.[HEADER.transactionId]))).to.deep.equal(ids)
     await nothingWaits(name)
+  })
+
+  it('lets no message have a priority in a delay, where it would hold up the delays and retries of all', async () => {
+    const { work } = await committedAsForged({ priority: 9 })
+    const [message] = await taken(work)
+    expect(message!.properties.priority).to.equal(undefined)
+    expect(message!.properties.headers).to.include({ [HEADER.priority]: 9 })
+  })
+
+  it('makes no delay longer than it was asked to be, although the clock that prepared was ahead', async () => {
+    const began = Date.now()
+    const { work } = await committedAsForged({ aheadMs: 3_600_000 })
+    await taken(work)
+    expect(Date.now() - began).to.be.at.least(300)
   })
 
   it('parks what is no half message, and takes no harm', async () => {

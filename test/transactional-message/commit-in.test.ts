@@ -10,20 +10,13 @@ import {
   closeAll,
   event,
   exactly,
+  halfOf,
   messageTo,
   nothingWaits,
   redisDecisions,
   sendRaw,
   taken,
 } from './setup.ts'
-
-/** A half message of another make. */
-function halfOf(head: object): Buffer {
-  const json = Buffer.from(JSON.stringify(head))
-  const length = Buffer.alloc(4)
-  length.writeUInt32BE(json.length)
-  return Buffer.concat([length, json])
-}
 
 describe('commitIn', () => {
   let schema: Schema

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import type { Verdict } from '../../lib/index.ts'
+import { migrate, PostgresDecisionStore, type Verdict } from '../../lib/index.ts'
+import { freshSchema } from '../support/database.ts'
 import { bench, caught, closeAll, connected, event, exactly, messageTo, nothingWaits, sendRaw, taken } from './setup.ts'
 
 /** One transaction that nobody could decide. */
@@ -108,6 +109,24 @@ describe('the desk of parked transactions', () => {
     expect(strange?.unreadable).to.be.a('string')
     expect(await caught(desk.send('strange', 'commit'))).to.have.property('code', 'TRANSACTION_UNKNOWN')
     await nothingWaits(name, 2)
+  })
+
+  it('shows all others, and what the store knows of them, beside what cannot be read and has an id that no store takes', async () => {
+    const schema = await freshSchema()
+    try {
+      await migrate(schema.pool, { schema: schema.name })
+      const decisions = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name })
+      const { surehop, name, transactionId } = await withParked()
+      await decisions.checked({ name, retentionMs: 60_000 }, transactionId)
+      await sendRaw(`${name}.half.parked`, 'nonsense', { messageId: 'a\0b' })
+      const told = await all(surehop.transactions(name, { decisions }).list())
+      expect(told.map((one) => [one.transactionId, one.checks])).to.deep.equal([
+        [transactionId, 1],
+        ['a\0b', undefined],
+      ])
+    } finally {
+      await schema.close()
+    }
   })
 
   it('sends back what somebody gave headers that cannot be sent, and all others with it', async () => {

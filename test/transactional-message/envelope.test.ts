@@ -3,7 +3,8 @@ import fc from 'fast-check'
 import type { HeaderValue } from '../../lib/index.ts'
 import type { RawDelivery } from '../../lib/message.ts'
 import { prepare } from '../../lib/outbox/prepare.ts'
-import { decodeHalf, encodeHalf } from '../../lib/transactional-message/envelope.ts'
+import { decodeHalf, encodeHalf, MAX_MESSAGES } from '../../lib/transactional-message/envelope.ts'
+import { caught, halfOf } from './setup.ts'
 
 const FIELDS = { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q' }
 
@@ -77,5 +78,19 @@ describe('the half message', () => {
       changed[at] = 0x7b
       refused(changed)
     }
+  })
+
+  it('refuses a forged one of more messages than a transaction may have, of which each would take its time', async () => {
+    const item = { id: 'm', exchange: '', routingKey: 'q', properties: '{"headers":{}}', bytes: 0 }
+    const forged = (count: number) => ({
+      content: halfOf({ v: 1, transactionId: 't', preparedAt: 1, service: 's', messages: Array(count).fill(item) }),
+      properties: { headers: {} },
+      fields: FIELDS,
+    })
+    const decode = async (count: number) => decodeHalf(forged(count) as unknown as RawDelivery)
+    expect((await decode(MAX_MESSAGES)).messages).to.have.length(MAX_MESSAGES)
+    expect((await caught(decode(MAX_MESSAGES + 1))).message).to.equal(
+      'expected messages of a half message to be an array of at most 1000',
+    )
   })
 })

@@ -82,6 +82,14 @@ export function messageTo(queue: string, body: unknown = { paid: 1 }, more: obje
   return { queue, type: 'payment.made', body, ...more } as OutboxMessage
 }
 
+/** The bytes of a half message of another make. */
+export function halfOf(head: object): Buffer {
+  const json = Buffer.from(JSON.stringify(head))
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(json.length)
+  return Buffer.concat([length, json])
+}
+
 /** The messages of a queue, taken out of it; and none comes after them. */
 export async function exactly(queue: string, count: number): Promise<GetMessage[]> {
   const messages = count === 0 ? [] : await taken(queue, count)
