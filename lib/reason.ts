@@ -9,6 +9,8 @@ const MAX_TEXT = 1_000
 const MAX_STACK = 3_000
 /** Stack frames that make two errors the same. */
 const FINGERPRINT_FRAMES = 5
+/** Longest line of a stack that is read, characters. A text begins the stack, perhaps with lines like frames, and may come from a message. */
+const MAX_FRAME = 1_000
 
 /** A revoked proxy, say, throws at whoever asks what it is; and those who judge, log and write letters all do. */
 export function tellable(thrown: unknown): unknown {
@@ -58,6 +60,7 @@ export function fingerprint(error: unknown): string {
 function framesOf(error: Error): string[] {
   return (typeof error.stack === 'string' ? error.stack : '')
     .split('\n')
+    .map((line) => line.slice(0, MAX_FRAME))
     .filter((line) => /^\s+at (?!.*\bnode:)/.test(line))
     .map((line) => line.trim())
 }

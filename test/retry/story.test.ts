@@ -47,6 +47,13 @@ describe('fingerprint of an error', () => {
 })
 
 describe('story of an error', () => {
+  it('is told at once, also where its text, which may come from a message, looks like frames of a stack', () => {
+    const hostile = new Error(`no order: \n    at ${':1'.repeat(20_000)}x`)
+    const started = performance.now()
+    errorHeaders(hostile)
+    expect(performance.now() - started).to.be.below(1_000)
+  })
+
   it('is bounded, and reads anything that can be thrown', () => {
     const cyclic: Record<string, unknown> = {}
     cyclic['self'] = cyclic
