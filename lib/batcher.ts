@@ -16,8 +16,8 @@ import { pause } from './deadline.ts'
 
 /** How requests are sent and what is told of it. */
 export interface BatcherOptions<Request, Answer> {
-  /** Sends requests; answers in the same order. Must be safe to repeat, and must end. */
-  readonly send: (requests: readonly Request[]) => Promise<Answer[]>
+  /** Sends requests; answers in the same order. Must be safe to repeat, and must end, soon when the signal fires. */
+  readonly send: (requests: readonly Request[], givenUp: AbortSignal) => Promise<Answer[]>
   readonly maxBatch: number
   readonly onFailure: (error: Error) => void
   /** Asked when it is this batcher's turn: undefined to fly now, else what to wait for before it takes another turn; ends early when the signal fires. */
@@ -124,7 +124,7 @@ export class Batcher<Request, Answer> {
   async #answers(batch: readonly Request[]): Promise<Answer[] | undefined> {
     const { send, onFailure } = this.#options
     try {
-      const answers = await send(batch.slice())
+      const answers = await send(batch.slice(), this.#givenUp.signal)
       if (answers.length === batch.length) return answers
       throw new Error(`expected ${batch.length} answers from the store, got ${answers.length}`)
     } catch (error) {

@@ -84,7 +84,7 @@ export class StoreGuard implements Guard {
     this.#claims = new Batcher({
       ...watch,
       ready: (givenUp) => this.#claimable(givenUp),
-      send: (claims) => this.#timely(() => store.claim(scope, this.#owner, claims)),
+      send: (claims, givenUp) => this.#timely(() => store.claim(scope, this.#owner, claims), givenUp),
     })
     this.#ends = new Batcher({ ...watch, send: (ends) => store.settle(scope, this.#owner, ends) })
   }
@@ -237,18 +237,20 @@ export class StoreGuard implements Guard {
   }
 
   /**
-   * The same until the answer is younger than a lease: what an older one granted (the process was frozen meanwhile) may be another's by
-   * now. Whoever owns it, claiming it once more is harmless: to the store it is the claim it has granted already. Not at once:
-   * if all was frozen, others must have the time to renew.
+   * The same until the answer is younger than a lease, and no loss was told meanwhile: what an older one granted (the process was frozen)
+   * may be another's by now, and what is granted after the telling could not be told again. Whoever owns it, claiming it once more is
+   * harmless: to the store it is the claim it has granted already. Not before claims may be sent at all: if all was frozen, others must
+   * have the time to renew.
    */
-  async #timely<T>(request: () => Promise<T>): Promise<T> {
-    const { signal } = this.#stop
+  async #timely<T>(request: () => Promise<T>, givenUp: AbortSignal): Promise<T> {
     for (;;) {
       const sentAt = performance.now()
       const answer = await this.#noticing(request)
-      if (performance.now() - sentAt <= this.#parts.scope.leaseMs || signal.aborted) return answer
+      const late = performance.now() - sentAt > this.#parts.scope.leaseMs || this.#toldSilence === this.#renewedAt
+      if (!late) return answer
       this.#graceForOthers()
-      await pause(this.#claimsFrom - performance.now(), signal)
+      for (let wait = this.#claimable(givenUp); wait && !givenUp.aborted; wait = this.#claimable(givenUp)) await wait
+      if (givenUp.aborted) return answer
     }
   }
 

@@ -145,6 +145,56 @@ describe('guard', () => {
     expect(await guard.end(ours, COMPLETED)).to.equal('recorded')
   })
 
+  // The renewal, not yet executed, lies before the claim: it would revive us, and the claim could take over from others.
+  it('asks for a grant that came too late once more only when claims may be sent: not beside a renewal that hangs', async () => {
+    store.meanwhile = async () => {
+      time.now += LEASE_MS * 2
+      store.renewalMs = LEASE_MS * 2
+    }
+    const admitted = guard.admit(run({ id: 'm', fencingToken: undefined }))
+    void time.sleep(LEASE_MS * 3.9)
+    await pass(LEASE_MS * 3.9)
+    expect(store.asked.slice(store.asked.indexOf('claim 1'))).to.deep.equal(['claim 1', 'renew'])
+    store.renewalMs = 0
+    expect((await later(admitted))?.admit).to.equal('run')
+  })
+
+  it('ends, where a grant came too late, as soon as it is halted', async () => {
+    store.meanwhile = async () => {
+      time.now += LEASE_MS * 2
+      store.down = true
+    }
+    const admitted = guard.admit(run({ id: 'm', fencingToken: undefined }))
+    await pass(LEASE_MS * 3)
+    guard.halt()
+    expect((await later(admitted))?.admit).to.equal('run')
+  })
+
+  it('starts nothing on a grant that comes after it has told that its leases are lost: that could not be told again', async () => {
+    let answer = () => {}
+    store.renewalMs = LEASE_MS * 4
+    store.meanwhile = () =>
+      new Promise<void>((resolve) => {
+        answer = resolve
+      })
+    let admitted = false
+    const admission = guard.admit(run({ id: 'm', fencingToken: undefined })).then((it) => {
+      admitted = true
+      return it
+    })
+    void time.sleep(LEASE_MS * 0.9)
+    await pass(LEASE_MS * 0.9)
+    expect(store.asked.slice(-2)).to.deep.equal(['claim 1', 'renew'])
+    await pass(LEASE_MS * 0.15)
+    expect(lost).to.have.length(1)
+    expect(admitted).to.equal(false)
+    answer()
+    await pass(LEASE_MS)
+    expect(admitted).to.equal(false)
+    store.renewalMs = 0
+    expect((await later(admission))?.admit).to.equal('run')
+  })
+
   it('tells each time the store says that it came too late', async () => {
     store.lapsed = true
     await pass(LEASE_MS + 10)

@@ -108,9 +108,26 @@ export const endsMutants: readonly Mutant[] = [
     name: 'grant-of-any-age',
     breaks: 'a process that was frozen starts a handler on a grant that was already another owner’s when it woke',
     file: 'lib/idempotency/guard.ts',
-    from: 'if (performance.now() - sentAt <= this.#parts.scope.leaseMs || signal.aborted) return answer',
-    to: 'if (sentAt >= 0) return answer',
+    from: 'performance.now() - sentAt > this.#parts.scope.leaseMs ||',
+    to: '',
     tests: tests('test/consumer/guard.test.ts', 'starts nothing on a grant that is older than a lease'),
+  },
+  {
+    name: 'late-grant-asked-beside-a-renewal',
+    breaks:
+      'a grant that came too late is asked for again beside a renewal that hangs: after a second freeze it takes over',
+    file: 'lib/idempotency/guard.ts',
+    from: 'for (let wait = this.#claimable(givenUp); wait && !givenUp.aborted; wait = this.#claimable(givenUp)) await wait',
+    to: 'await pause(this.#claimsFrom - performance.now(), givenUp)',
+    tests: tests('test/consumer/guard.test.ts', 'asks for a grant that came too late once more only when'),
+  },
+  {
+    name: 'grant-after-the-loss-was-told',
+    breaks: 'a handler is started after the loss of all leases was told, and never hears of it',
+    file: 'lib/idempotency/guard.ts',
+    from: '|| this.#toldSilence === this.#renewedAt',
+    to: '',
+    tests: tests('test/consumer/guard.test.ts', 'starts nothing on a grant that comes after it has told'),
   },
   {
     name: 'claims-right-after-a-silence',
