@@ -67,7 +67,7 @@ const MAX_MS = 2_147_483_647
 const MAX_URL_BYTES = 1_000_000
 
 const RULES = {
-  amqp: needed(either(text(MAX_URL_BYTES), listOf(text(MAX_URL_BYTES)))),
+  amqp: needed(either(text(MAX_URL_BYTES), listOf(text(MAX_URL_BYTES), 1))),
   service: needed(text(128)),
   logger: having('a logger with debug, info, warn and error', 'debug', 'info', 'warn', 'error'),
   tls: object,
@@ -261,11 +261,11 @@ export class Surehop {
   }
 
   /**
-   * Declares exchanges, queues and bindings of your own; again after a reconnect is up to the caller, since durable things stay.
+   * Declares exchanges, queues and bindings of your own, at each call; again after a reconnect is up to the caller, since durable things stay.
    * @throws TopologyInvalid, TopologyMismatch, PermissionRefused, NotConnected
    */
   async declare(topology: Partial<Topology>): Promise<void> {
-    await this.#topology().declare({ ...EMPTY, ...topology })
+    await this.#topology().declareAnew({ ...EMPTY, ...topology })
   }
 
   /** The broker's version, e.g. `4.1.2`; undefined while there is no connection. */

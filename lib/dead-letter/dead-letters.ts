@@ -156,9 +156,10 @@ export class DeadLetters {
   }
 
   /**
-   * Replaces a letter by an edited one of a newer generation, and moves the original to the archive once the broker has
-   * confirmed the edited one. Of several letters with this id the newest is edited.
-   * @throws ResourceMissing for no such letter, or no longer of this generation; InvalidOption, MessageInvalid, PublishFailed: the original is untouched
+   * Replaces a letter by an edited one of a newer generation; the original is in the archive before that. Of several letters with this id
+   * the newest is edited.
+   * @throws ResourceMissing for no such letter, or no longer of this generation; InvalidOption, MessageInvalid, PublishFailed: the original is
+   *   untouched. After a PublishFailed the archive may hold a copy of it, too, and the edited one is there only if the outcome is `unknown`
    */
   async edit(id: string, edit: LetterEdit): Promise<FullLetter> {
     checkEdit(edit)
@@ -174,9 +175,10 @@ export class DeadLetters {
           'expected no messageId: this letter has one, and with another it would be another message',
         )
       const copy = editedCopy(taken.raw, dead, edit)
-      await publisher.publish(copy, PUBLISH)
       const archived = archiveCopy(taken.raw, archiveQueueOf(this.queue))
+      // First, so that no failure leaves both versions among the dead letters: a replay would send both.
       await publisher.publish(archived, PUBLISH)
+      await publisher.publish(copy, PUBLISH)
       taken.ack()
       this.#discarded(archived)
       return full(readLetter(asRaw(copy)), asRaw(copy))
@@ -266,9 +268,9 @@ export class DeadLetters {
     this.#parts.events.emit('dead-letter.discarded', { messageId, transactionId, queue: this.queue })
   }
 
-  /** Targets of what is moved; looking declares nothing. */
+  /** Targets of what is moved; somebody may have deleted them since we last did. Looking declares nothing. */
   async #declare(): Promise<void> {
-    await this.#parts.declarer.declare({ ...EMPTY, queues: [deadQueue(this.queue), archiveQueue(this.queue)] })
+    await this.#parts.declarer.declareAnew({ ...EMPTY, queues: [deadQueue(this.queue), archiveQueue(this.queue)] })
   }
 }
 

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import { expect } from 'chai'
 import { exportLine, importLine } from '../../lib/dead-letter/ndjson.ts'
 import { HEADER, InvalidOption, MemoryIdempotencyStore, MessageInvalid, onEvent } from '../../lib/index.ts'
-import { workQueueTopology } from '../../lib/topology/queues.ts'
+import { archiveQueueOf, workQueueTopology } from '../../lib/topology/queues.ts'
 import { latch } from '../support/eventually.ts'
 import { all, Bench, ids } from './support.ts'
 
@@ -96,6 +96,28 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(await letters.replay()).to.include({ completed: 1 })
     await both.promise
     expect(seen).to.deep.equal(['wrong', 'right'])
+  })
+
+  it('discards and edits also where the archive was deleted meanwhile, though nobody reconnects', async () => {
+    await bench.bury(2)
+    const letters = bench.letters()
+    const gone = () => bench.channel.deleteQueue(archiveQueueOf(bench.queue))
+    await gone()
+    expect(await letters.discard({ ids: ['m-0'] })).to.include({ moved: 1, failed: 0 })
+    await gone()
+    await letters.edit('m-1', { body: 'right' })
+    expect(await ids(letters.list({}, { archive: true }))).to.deep.equal(['m-1'])
+  })
+
+  it('leaves one version to be sent again where an edit fails: the original', async () => {
+    await bench.bury(1)
+    const letters = bench.letters()
+    const headers = { large: 'x'.repeat(66_000) }
+    const error = await letters.edit('m-0', { body: 1, headers }).catch((e: Error) => e)
+    expect(error).to.be.instanceOf(Error)
+    expect((await all(letters.list())).map(({ generation }) => generation)).to.deep.equal([0])
+    // Had the edited one gone first, a failure in between would leave both.
+    expect(await ids(letters.list({}, { archive: true }))).to.deep.equal(['m-0'])
   })
 
   it('refuses an edit that hides headers in one named "__proto__"', async () => {

@@ -8,7 +8,7 @@ const QUORUM = { 'x-queue-type': 'quorum' }
 describe('declare', () => {
   const wired = wiring()
 
-  it('makes exchanges, queues and bindings, and says nothing the second time', async () => {
+  it('makes exchanges, queues and bindings, also again where somebody deleted them, though nobody reconnects', async () => {
     const surehop = await wired.surehop()
     const [queue, exchange, inner] = [uniqueQueue(), uniqueExchange(), uniqueExchange()]
     const topology = {
@@ -22,11 +22,26 @@ describe('declare', () => {
         { source: inner, queue, routingKey: '' },
       ],
     }
-    const declared = wired.record('topology.declared')
     await Promise.all([surehop.declare(topology), surehop.declare(topology)])
-    expect(declared.map(({ steps }) => steps)).deep.equal([5])
+    await wired.raw((channel) => channel.deleteExchange(exchange))
+    await surehop.declare(topology)
     await surehop.producer().publish(exchange, { body: 1, type: 'order.placed' })
     expect(await wired.take(queue)).length(1)
+  })
+
+  it('starts a consumer again whose exchange was deleted meanwhile, and says nothing where all is declared', async () => {
+    const surehop = await wired.surehop()
+    const [queue, exchange, declared] = [uniqueQueue(), uniqueExchange(), wired.record('topology.declared')]
+    const consume = () => surehop.consume(queue, { bind: [{ exchange, type: 'order.*' }] }, async () => {})
+    await (await consume()).close()
+    await wired.raw((channel) => channel.deleteExchange(exchange))
+    await (await consume()).close()
+    await surehop.producer().publish(exchange, { body: 1, type: 'order.placed' })
+    expect(await wired.take(queue)).length(1)
+    const { length } = declared
+    await surehop.producer().send(queue, { body: 1, delayMs: 100 })
+    await surehop.producer().send(queue, { body: 1, delayMs: 100 })
+    expect(declared.slice(length)).empty
   })
 
   it('names the argument and both values when a queue exists with others, and harms nobody else', async () => {

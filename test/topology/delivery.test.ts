@@ -126,6 +126,28 @@ describe('a delayed message', () => {
     expect((await arrived.of(1))[0]).include({ id: 'fine' })
   })
 
+  it('arrives again at an exchange that was deleted and made anew, half a minute later, though nobody reconnects', async () => {
+    const queue = await wired.queue()
+    const exchange = await wired.exchange([queue])
+    const producer = (await wired.surehop()).producer()
+    const soon = { type: 'x', body: 1, delayMs: 100 }
+    const arrived = await arrivals(queue)
+    await producer.publish(exchange, soon)
+    await arrived.of(1)
+    await wired.raw(async (channel) => {
+      await channel.deleteExchange(exchange)
+      await channel.assertExchange(exchange, 'topic')
+      await channel.bindQueue(queue, exchange, '#')
+    })
+    const { now } = performance
+    performance.now = () => now.call(performance) + 30_000
+    wired.later(() => {
+      performance.now = now
+    })
+    await producer.publish(exchange, soon)
+    expect(await arrived.of(2)).length(2)
+  })
+
   it('goes on for everybody although strangers put messages into a level, which are kept apart', async () => {
     const queue = await wired.queue()
     const producer = (await wired.surehop()).producer()
