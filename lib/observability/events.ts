@@ -3,6 +3,8 @@
  * metrics and traces can. No room imports a subscriber. No event carries a body or a password.
  */
 import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { InvalidOption } from '../errors.ts'
+import { hintAt } from '../options.ts'
 
 type Ids = { readonly messageId: string; readonly transactionId: string }
 type Run = Ids & {
@@ -203,8 +205,11 @@ export class Events {
 /**
  * Subscribes to one event of every instance in this process.
  * @returns a function that ends the subscription
+ * @throws InvalidOption for a name that is none, which would never be heard of
  */
 export function onEvent<N extends EventName>(name: N, listener: (data: EventData<N>) => void): () => void {
+  if (!channels.has(name))
+    throw new InvalidOption(`onEvent(): unknown event "${name}", ${hintAt(String(name), eventNames)}`)
   const wrapped = (data: unknown) => listener(data as EventData<N>)
   subscribe(`surehop:${name}`, wrapped)
   return () => void unsubscribe(`surehop:${name}`, wrapped)

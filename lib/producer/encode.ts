@@ -2,6 +2,7 @@
  * Turns what a user publishes into bytes and AMQP properties, and refuses on our side what the broker would refuse by
  * closing the channel: too large bodies and headers, too long ids. Pure.
  */
+import { types } from 'node:util'
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { MessageInvalid } from '../errors.ts'
 import { withDoubles } from '../forward.ts'
@@ -103,7 +104,16 @@ function encodeBody(body: unknown): Buffer {
   }
   if (json === undefined)
     throw new MessageInvalid('body', `expected body to be something JSON can carry, or bytes, got ${show(body)}`)
+  if (json === '{}') refuseEmptied(body)
   return Buffer.from(json)
+}
+
+/** @throws MessageInvalid for what JSON makes an empty object of, whatever it holds: it would be confirmed, and lost */
+function refuseEmptied(body: unknown): void {
+  const isPromise = types.isPromise(body)
+  if (!isPromise && !types.isMap(body) && !types.isSet(body) && !types.isNativeError(body)) return
+  const why = isPromise ? 'is an await missing?' : 'JSON keeps nothing of it'
+  throw new MessageInvalid('body', `expected body to be something JSON can carry, got ${show(body)}: ${why}`)
 }
 
 function checkFields(message: OutgoingMessage): void {
@@ -152,13 +162,15 @@ export function checkReplyTo(replyTo: unknown): void {
     )
 }
 
+const REAL_TYPES: ReadonlySet<string> = new Set(['float', 'double', 'float64', 'number'])
+
 /**
- * Is it told to be a float or a double? amqplib writes that without a look: of a text comes no number, of a large one an infinite.
+ * Is it told to be a float, a double or a number? amqplib writes that without a look: of a text comes no number, or an infinite one.
  * @throws MessageInvalid
  */
 function isReal(name: string, table: { readonly '!'?: unknown; readonly value?: unknown }): boolean {
   const { '!': type, value } = table
-  if (type !== 'float' && type !== 'double' && type !== 'float64') return false
+  if (typeof type !== 'string' || !REAL_TYPES.has(type)) return false
   const real = typeof value !== 'number' ? Number.NaN : type === 'float' ? Math.fround(value) : value
   if (!Number.isFinite(real)) throw noHeader(name, `a finite ${type}`, value)
   return true

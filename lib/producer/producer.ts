@@ -137,6 +137,7 @@ export class Producer {
   /**
    * Publishes many messages, as fast as the window allows, and tells the outcome of each, in the order given.
    * Never rejects for a message's failure. Takes any iterable, also an async one; no more than a window's messages wait to be sent at a time.
+   * Once its signal has fired, or the producer is closed, it asks an iterable that is no array for no more: what that had left has no outcome.
    * @throws InvalidOption
    */
   async publishMany(
@@ -151,12 +152,15 @@ export class Producer {
       for await (const message of messages) {
         await this.#take(batch, message)
         await publisher.room(send.signal)
+        if (publisher.isOver(send.signal)) break
       }
     } else {
+      const mayBeEndless = !Array.isArray(messages)
       for (const message of messages) {
         const taking = this.#take(batch, message)
         if (taking) await taking
         if (publisher.crowded) await publisher.room(send.signal)
+        if (mayBeEndless && publisher.isOver(send.signal)) break
       }
     }
     return batch.results()
@@ -310,10 +314,10 @@ function notSent(target: Target, message: OutgoingMessage, cause: unknown, { sig
   const routingKey = String(target.routingKey ?? message?.routingKey ?? message?.type ?? '').slice(0, 255)
   const aborted = signal?.aborted === true && cause === signal.reason
   const retryable = aborted || PASSING.some((kind) => cause instanceof kind)
-  const why = aborted ? 'its signal was aborted' : ((cause as Error)?.message ?? cause)
+  const why = aborted ? 'its signal was aborted' : String((cause as Error)?.message ?? cause)
   return new PublishFailed(
     { outcome: 'not-sent', messageId, transactionId, exchange, routingKey, sends: 0, retryable },
-    `message ${messageId} was not published (not-sent): ${why}. Nothing was sent.`,
+    `message ${messageId} was not published (not-sent): ${why}${why.endsWith('?') ? '' : '.'} Nothing was sent.`,
     { cause },
   )
 }

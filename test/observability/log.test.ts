@@ -1,7 +1,7 @@
 /** What the log says, and what it never says. */
 import { expect } from 'chai'
 import { pino } from 'pino'
-import { Events } from '../../lib/observability/events.ts'
+import { type EventName, Events, onEvent } from '../../lib/observability/events.ts'
 import { type Logger, logEvents } from '../../lib/observability/log.ts'
 
 interface Line {
@@ -79,5 +79,12 @@ describe('the log', () => {
     end = logEvents('a', logger)
     new Events('b').emit('connection.unblocked', { role: 'publish' })
     expect(lines).to.deep.equal([])
+  })
+})
+
+describe('onEvent', () => {
+  it('refuses a name that would never be heard of, with a guess', () => {
+    const mistyped = () => onEvent('message.complete' as EventName, () => {})
+    expect(mistyped).to.throw('onEvent(): unknown event "message.complete", did you mean "message.completed"?')
   })
 })

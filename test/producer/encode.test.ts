@@ -53,6 +53,15 @@ describe('encode', () => {
     expect(refusal({}).message).contain('got nothing')
   })
 
+  it('refuses what JSON makes an empty object of, and says which await is missing', () => {
+    for (const body of [new Map([[1, 2]]), new Set([1]), new TypeError('x')])
+      expect(refusal({ body }).message).contain(`got an object of ${body.constructor.name}: JSON keeps nothing of it`)
+    expect(refusal({ body: Promise.resolve({ id: 1 }) }).message).contain('an object of Promise: is an await missing?')
+    class Ping {}
+    for (const body of [{}, new Ping()]) expect(encoded({ body }).content.toString()).equal('{}')
+    expect(encoded({ body: Object.assign(new Error('x'), { code: 1 }) }).content.toString()).equal('{"code":1}')
+  })
+
   it('refuses bodies larger than maxBodyBytes', () => {
     expect(encoded({ body: Buffer.alloc(1_000) }).content).length(1_000)
     expect(refusal({ body: Buffer.alloc(1_001) }).message).contain('larger than maxBodyBytes (1000)')
@@ -112,6 +121,9 @@ describe('encode', () => {
         { a: { odd } },
         { odd: { '!': 'double', value: odd } },
         { odd: { '!': 'float64', value: odd } },
+        { odd: { '!': 'number', value: odd } },
+        { odd: { '!': 'number', value: '1e999' } },
+        { odd: [{ '!': 'number', value: ['1e999'] }] },
       ])
         expect(refusal({ body: 1, headers }).path).match(/^headers\./)
     const { headers } = encoded({ body: 1, headers: { big: 2n ** 63n - 1n } }).properties
