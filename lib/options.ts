@@ -77,10 +77,11 @@ export function either(...rules: readonly Rule[]): Rule {
   }
 }
 
-/** An array whose items follow a rule. */
-export function listOf(rule: Rule): Rule {
+/** An array of at least so many items, each of which follows a rule. */
+export function listOf(rule: Rule, least = 0): Rule {
+  const expected = least === 0 ? 'an array' : `an array of at least ${least}`
   return (value) => {
-    if (!Array.isArray(value)) return 'an array'
+    if (!Array.isArray(value) || value.length < least) return expected
     const complaint = value.map(rule).find((c) => c !== undefined)
     return complaint === undefined ? undefined : `an array, each item ${complaint}`
   }

@@ -57,6 +57,9 @@ describe('options', () => {
   it('knows lists, methods, alternatives', () => {
     expect(listOf(text())(['a', ''])).contain('each item a non-empty string')
     expect(listOf(text())('a')).equal('an array')
+    expect(listOf(text())([])).equal(undefined)
+    expect(listOf(text(), 1)([])).equal('an array of at least 1')
+    expect(listOf(text(), 1)(['a'])).equal(undefined)
     expect(having('a logger', 'info')({ info: () => {} })).equal(undefined)
     expect(having('a logger', 'info')({ info: 1 })).equal('a logger')
     expect(having('a logger', 'info')(null)).equal('a logger')

@@ -149,6 +149,11 @@ export class Publisher {
     return this.#backpressure.crowded
   }
 
+  /** Whatever is published now with this signal fails, and so does all that comes after it. */
+  isOver(signal: AbortSignal | undefined): boolean {
+    return this.#closing || signal?.aborted === true || this.#connection.fatal !== undefined
+  }
+
   /** A publish of so many bytes would be refused now, whoever it is that fills the bounds. */
   full(bytes: number): boolean {
     return this.#backpressure.refusal(bytes) !== undefined

@@ -61,6 +61,12 @@ describe('connect', () => {
     }
   })
 
+  it('refuses a list of no URLs at once, instead of dialling nowhere until its time is up', async () => {
+    const error = await failure(connect({ amqp: [], service: 'test' }))
+    expect(error).instanceOf(InvalidOption)
+    expect(error.message).contain('amqp').and.contain('got an array of 0')
+  })
+
   it('P28: takes no options of the client libraries, nor one that switches checking off', async () => {
     for (const name of ['recovery', 'rejectUnauthorized', 'timeout', 'credentials']) {
       const tls = { [name]: false } as object

@@ -316,6 +316,42 @@ describe('publish', () => {
     expect((await results).every(({ outcome }) => outcome === 'confirmed')).equal(true)
   })
 
+  it('publishMany asks an endless source for no more once its signal has fired or its producer is closed, and lets it clean up', async () => {
+    const surehop = await wired.surehop()
+    const queue = await wired.queue()
+    for (const by of ['a signal', 'a close']) {
+      const producer = surehop.producer()
+      const enough = new AbortController()
+      const end = () => (by === 'a signal' ? enough.abort() : void producer.close())
+      const taken = { sync: 0, async: 0, cleaned: 0 }
+      function* endless() {
+        try {
+          for (; taken.sync < 10_000; taken.sync++) {
+            if (taken.sync === 5) end()
+            yield { body, routingKey: queue }
+          }
+        } finally {
+          taken.cleaned++
+        }
+      }
+      async function* endlessLater() {
+        try {
+          for (; taken.async < 10_000; taken.async++) yield { body, routingKey: queue }
+        } finally {
+          taken.cleaned++
+        }
+      }
+      const results = await producer.publishMany('', endless(), { signal: enough.signal })
+      expect(taken.sync, by).equal(5)
+      expect(results.at(-1), by).include({ outcome: 'not-sent' })
+      expect(results, by).length(6)
+      expect(await producer.publishMany('', endlessLater(), { signal: enough.signal }), by).length(1)
+      expect(taken.cleaned, by).equal(2)
+      // A list has an end, and whoever gave it counts on an outcome for each.
+      expect(await producer.publishMany('', Array(3).fill({ body }), { signal: enough.signal }), by).length(3)
+    }
+  })
+
   it('publishMany sends in the order given, and no more at a time, also what takes time to prepare', async () => {
     const queue = await wired.queue()
     const slow = z.object({ i: z.number() }).refine(async () => pause(1).then(() => true))
