@@ -149,12 +149,23 @@ const PLANTED: readonly (readonly [Kind, string, (key: string, places: () => num
   ['zombies', 'a token given to two processes', (key) => sameToken(direct(key), 3)],
   ['zombies', 'a token that is older than that of a run before', (key) => olderToken(direct(key))],
   ['zombies', 'completed and dead', (key) => twoEnds(direct(key))],
+  ['zombies', 'recorded as completed before its effect', (key) => recordedFirst(direct(key))],
   ['attempts', 'more than the policy has', (key) => tooMany(direct(key))],
   ['attempts', 'begun before its delay was over', (key) => early(direct(key))],
   ['attempts', 'a second one without a failure', (key) => skipped(direct(key))],
   ['attempts', 'one whose failure was recorded, again', (key) => countedTwice(direct(key))],
   ['attempts', 'given up before the last', (key) => givenUpEarly(direct(key))],
+  [
+    'attempts',
+    'given up and never tried',
+    (key) => ({ first: direct(key).accepted('dead'), second: direct(key).dead() }),
+  ],
   ['outOfOrder', 'the second of a key before the first', (key, places) => swapped(key, places)],
+  [
+    'outOfOrder',
+    'a second one, committed without an answer, before the first',
+    (key, places) => swappedUntold(key, places),
+  ],
   ['phantom', 'handled, and never offered', (key) => ({ first: direct(key).run(2, 100), second: [] })],
   ['phantom', 'not sent, never offered again, and handled', (key) => withdrawn(direct(key), 'not-sent')],
   ['phantom', 'returned, never offered again, and handled', (key) => withdrawn(direct(key), 'returned')],
@@ -311,6 +322,13 @@ describe("the lab's reconciliation", () => {
     }
   })
 
+  it('counts an effect once that a look begun anew found twice', () => {
+    const told = outbox('a')
+    const found = [...told.done(4, 1), ...told.done(4, 1)]
+    const second = [...told.committed(), ...found, ...told.output(4)]
+    expect(faultsIn(play([{ first: told.accepted(), second }], randomFrom(1)))).to.deep.equal({})
+  })
+
   it('measures the longest gap only while something waited', () => {
     // Nobody waits between 20 and 90; from 90 on somebody does, until 150.
     const waits = [
@@ -425,6 +443,17 @@ function swapped(key: string, places: () => number): Script {
       ...[...two.done(4, before), ...two.output(4), ...one.done(4, after), ...one.output(4)],
     ],
   }
+}
+
+/** Its writer died before it was answered. */
+function swappedUntold(key: string, places: () => number): Script {
+  const { first, second } = swapped(key, places)
+  const two = outbox(key, 2)
+  return { first: first.filter((line) => !(line.is === 'told' && line.id === two.id)), second }
+}
+
+function recordedFirst(told: Telling): Script {
+  return { first: told.accepted(), second: [...told.started(2, 100), ...told.ended(2, 100), ...told.effect(2, 100)] }
 }
 
 function rolledBack(told: Telling, place: number): Script {

@@ -167,11 +167,12 @@ class Reconciliation {
       this.#find('lost', id, 'its effect spoke, and nothing was heard of it')
   }
 
-  #place({ id, path, key, n, fate, confirmed }: Story, at: number, place: number): void {
+  #place({ id, path, key, n, fate, confirmed, committed }: Story, at: number, place: number): void {
     // One that waits for an operator says nothing about the consumers.
     if (confirmed !== NEVER && at !== NEVER && fate !== 'revived') this.#waits[path].push([confirmed, at])
-    // One that nobody was told is accepted has no place.
-    if (key === undefined || confirmed === NEVER || !this.#stories.inOrder.includes(path)) return
+    // One that nobody was told is accepted has no place, but for one that was committed all the same.
+    const hasPlace = confirmed !== NEVER || (path === 'outbox' && committed)
+    if (key === undefined || !hasPlace || !this.#stories.inOrder.includes(path)) return
     const keys = this.#keys.get(path) ?? new Map<string, Placed[]>()
     this.#keys.set(path, keys)
     const placed = { id, n, place, from: confirmed, until: at }

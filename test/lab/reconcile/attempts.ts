@@ -23,13 +23,15 @@ const ONE: Attempted = { wrong: [], repeats: 0, soonestNs: NEVER }
 /** Judges the attempts of one message. */
 export function judgeAttempts(story: Story, stories: Stories): Attempted {
   const runs = story.runs.filter(({ starts }) => starts > 0)
-  if (runs.length <= 1 && runs.every(({ attempt, threw }) => attempt === 1 && threw === NEVER)) return ONE
+  const tooSoon = givenUpEarly(story, runs, stories.attempts)
+  if (runs.length <= 1 && runs.every(({ attempt, threw }) => attempt === 1 && threw === NEVER))
+    return tooSoon.length === 0 ? ONE : { ...ONE, wrong: tooSoon }
   const repeats = runs.filter(({ attempt }) => attempt > 1)
   const waits = repeats.map((run) => waitOf(run, runs, stories.delayNs))
   const wrong = repeats.flatMap((run, i) => wrongWith(run, waits[i], runs, stories))
   const again = runs.flatMap((run) => countedTwice(run, runs, stories))
   return {
-    wrong: [...wrong, ...again, ...givenUpEarly(story, runs, stories.attempts)],
+    wrong: [...wrong, ...again, ...tooSoon],
     repeats: repeats.length,
     soonestNs: Math.min(NEVER, ...waits.filter((wait) => wait !== undefined)),
   }

@@ -19,7 +19,7 @@
 // Everything else is *doubled*: also a run that begins after another one of its message was recorded as completed, effect or not.
 //
 // A *zombie* is a run whose end was recorded although the store was first asked to after a run with a newer token had begun, which
-// Redis had not forgotten; or a token that two runs got; or one that is not newer than that of a run which began before, unless its
+// Redis had not forgotten; or whose completion the store was asked to record before its effect, which a death between would have lost; or a token that two runs got; or one that is not newer than that of a run which began before, unless its
 // process may have slept since it was given. Tokens are judged whatever Redis forgets: they grow even when it comes back empty. A message that completed, and lies in the dead letters with a story, has two ends: a zombie, too.
 
 import { type Life, NEVER, type Run, type Stories, type Story } from './stories.ts'
@@ -45,7 +45,8 @@ export class Runs {
 
   judge({ runs }: Story): Judged {
     const [only] = runs
-    if (only === undefined || (runs.length === 1 && only.starts <= 1)) return SOUND
+    const soundAlone = only === undefined || (runs.length === 1 && only.starts <= 1 && !completedBeforeEffect(only))
+    if (soundAlone) return SOUND
     const inOrder = runs.toSorted((a, b) => a.token - b.token)
     const effects = effective(runs)
     const faults = effects.slice(0, -1).map((earlier, i) => this.#unexplained(earlier, effects[i + 1]!))
@@ -112,6 +113,7 @@ export class Runs {
       if (twice.has(run)) return [`the token of ${nameOf(run)} was given twice`]
       const newer = inOrder.slice(i + 1).filter(({ token }) => token > run.token)
       const overwritten = newer.find((one) => this.#overwrote(run, one))
+      if (completedBeforeEffect(run)) return [`${nameOf(run)} was recorded as completed before its effect`]
       if (overwritten) return [`${nameOf(run)} recorded its end over ${nameOf(overwritten)}`]
       const before = newer.find((one) => this.#cameLater(run, one))
       return before ? [`${nameOf(run)} began after ${nameOf(before)}: its token had not grown`] : []
@@ -145,6 +147,11 @@ export function hasTwoEnds({ runs, places, dead }: Story): boolean {
 /** Not a run: its last attempt had failed, perhaps in another process, and whoever got its next delivery wrote the letter by that run's token. */
 function isBurial({ starts, end }: Run): boolean {
   return starts === 0 && end === 'dead'
+}
+
+/** A death between the two would have lost the message. */
+function completedBeforeEffect({ end, endSince, effect }: Run): boolean {
+  return end === 'completed' && effect !== NEVER && endSince < effect
 }
 
 /** Those that storage took which refuses older tokens, in the order of time. */

@@ -207,7 +207,8 @@ function tell(story: Story, entry: Told): void {
       break
     case 'done':
       story.path = 'outbox'
-      story.places = [...story.places, entry.place].sort((a, b) => a - b)
+      // A look at the database that was cut off and begun anew finds the same row again.
+      story.places = [...new Set([...story.places, entry.place])].sort((a, b) => a - b)
       break
     case 'dead':
       story.dead = entry.why
