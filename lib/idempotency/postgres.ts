@@ -31,6 +31,7 @@ import { type Asker, type Lock, LockedRecords, presenceOf } from './postgres-loc
 import { PostgresPresence } from './postgres-presence.ts'
 import { recordOf, textKey, viewOf } from './postgres-rows.ts'
 import * as sql from './postgres-statements.ts'
+import { PostgresSweep } from './postgres-sweep.ts'
 import {
   type TransactionalHandler,
   type TransactionalHandlerOptions,
@@ -60,12 +61,6 @@ const RULES = {
 
 /** So many ids at most in one transaction: others may wait for its locks. */
 const BATCH_MAX = 512
-/** Expired records are looked for this often, and at each call as long as there are more of them. */
-const SWEEP_EVERY_MS = 1_000
-/** So many are removed per record touched, within bounds. */
-const SWEPT_PER_RECORD = 2
-const SWEPT_AT_LEAST = 64
-const SWEPT_OWNERS = 16
 
 /** An {@link IdempotencyStore} in Postgres. */
 export class PostgresIdempotencyStore implements IdempotencyStore {
@@ -73,7 +68,7 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
   readonly #schema: string
   readonly #link: PostgresLink
   readonly #presence = new PostgresPresence()
-  #sweepAt = performance.now() + SWEEP_EVERY_MS
+  readonly #sweep: PostgresSweep
 
   /** @throws InvalidOption */
   constructor(options: PostgresIdempotencyStoreOptions) {
@@ -82,6 +77,7 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     this.#pool = pool
     this.#schema = schema
     this.#link = new PostgresLink(pool, { schema, statementTimeoutMs })
+    this.#sweep = new PostgresSweep(statementTimeoutMs)
   }
 
   async claim(scope: Scope, owner: string, claims: readonly Claim[]): Promise<ClaimResult[]> {
@@ -185,7 +181,7 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
       return result
     })
     const since = await records.write(ask, { owner, leaseMs })
-    await this.#sweep(ask, claims.length)
+    await this.#sweep.run(ask, claims.length)
     return { results, since }
   }
 
@@ -200,18 +196,8 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
       return result
     })
     await records.write(ask)
-    await this.#sweep(ask, settlements.length)
+    await this.#sweep.run(ask, settlements.length)
     return results
-  }
-
-  async #sweep(ask: Ask, touched: number): Promise<void> {
-    const now = performance.now()
-    if (now < this.#sweepAt) return
-    const limit = Math.max(SWEPT_AT_LEAST, touched * SWEPT_PER_RECORD)
-    const [row] = await ask(sql.SWEEP, [limit])
-    if (Number(row?.['swept']) >= limit) return
-    this.#sweepAt = now + SWEEP_EVERY_MS
-    await ask(sql.SWEEP_OWNERS, [SWEPT_OWNERS])
   }
 }
 

@@ -68,10 +68,10 @@ RETURNING d.checks`
 export const PROBE = `
 SELECT current_setting('synchronous_commit') AS synchronous_commit, (SELECT count(*) FROM {schema}.decisions WHERE false)`
 
-/** $1 how many at most. Two that sweep at once do not wait for each other. */
+/** $1 how many at most. Two that sweep at once do not wait for each other. The bare function would be compared with every row. */
 export const SWEEP = `
 DELETE FROM {schema}.decisions d USING (
-  SELECT name, transaction_id FROM {schema}.decisions WHERE expires_at < clock_timestamp()
+  SELECT name, transaction_id FROM {schema}.decisions WHERE expires_at < (SELECT clock_timestamp())
   ORDER BY expires_at LIMIT CAST($1 AS integer) FOR UPDATE SKIP LOCKED
 ) old
 WHERE d.name = old.name AND d.transaction_id = old.transaction_id`

@@ -4,8 +4,11 @@ import { expect } from 'chai'
 import { Pool } from 'pg'
 import { v7 } from 'uuid'
 import type { Claim, Scope } from '../../lib/idempotency/idempotency.ts'
+import { SWEEP } from '../../lib/idempotency/postgres-statements.ts'
 import { fixed, Outbox, PostgresIdempotencyStore, SchemaMismatch, StoreUnavailable } from '../../lib/index.ts'
 import { migrate } from '../../lib/sql/migrate.ts'
+import { inSchema } from '../../lib/sql/schema.ts'
+import { SWEEP as SWEEP_DECISIONS } from '../../lib/transactional-message/postgres-statements.ts'
 import { closeAll, connected, nothingLeft, Tally } from '../consumer/setup.ts'
 import { eventually, latch } from '../support/eventually.ts'
 import { freePort } from '../support/ports.ts'
@@ -154,6 +157,43 @@ describe('the Postgres inbox without a certain answer', function () {
       )
       expect(rows[0].left).to.equal('0')
     })
+  })
+
+  it('reads no more than it forgets, however much it remembers', async () => {
+    const remembered = 20_000
+    await pool.query(
+      `INSERT INTO surehop.inbox (scope, id, state, retention, expires_at)
+       SELECT 'much', n, 'completed', interval '1 day', now() + interval '1 day' FROM generate_series(1, ${remembered}) n`,
+    )
+    await pool.query(
+      `INSERT INTO surehop.decisions (name, transaction_id, expires_at)
+       SELECT 'much', n, now() + interval '1 day' FROM generate_series(1, ${remembered}) n`,
+    )
+    await pool.query('ANALYZE surehop.inbox, surehop.decisions')
+    for (const sweep of [SWEEP, SWEEP_DECISIONS]) {
+      const { rows } = await pool.query(`EXPLAIN ANALYZE ${inSchema('surehop', sweep.replace('$1', '64'))}`)
+      const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
+      expect(plan).to.match(/Index Cond: \(expires_at </)
+      expect(plan).not.to.contain('Rows Removed by Filter')
+    }
+  })
+
+  it('answers a claim also when what has expired cannot be removed in time', async () => {
+    const expired = { ...scope, name: 'stays', retentionMs: 1 }
+    await store.claim(expired, 'a', [claimOf()])
+    await pool.query(`CREATE SEQUENCE tries;
+      CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM nextval('tries'); PERFORM pg_sleep(60); RETURN OLD; END $$;
+      CREATE TRIGGER slowly BEFORE DELETE ON surehop.inbox FOR EACH ROW WHEN (OLD.scope = 'stays') EXECUTE FUNCTION slowly()`)
+    const answers = new Set<unknown>()
+    await eventually(async () => {
+      const [answer] = await store.claim(scope, 'a', [claimOf()]).catch((error: Error) => [{ status: error.message }])
+      answers.add(answer!.status)
+      const { rows } = await pool.query('SELECT is_called FROM tries')
+      expect(rows).to.deep.equal([{ is_called: true }])
+    })
+    expect([...answers]).to.deep.equal(['acquired'])
+    await pool.query('DROP FUNCTION slowly CASCADE; DROP SEQUENCE tries')
   })
 
   describe('when it is checked', () => {

@@ -274,6 +274,23 @@ export const idempotencyMutants: readonly Mutant[] = [
     tests: tests(LOST, 'the Postgres inbox tells an owner that it was away too long'),
   },
   {
+    name: 'inbox-sweep-reads-all',
+    breaks:
+      'looking for expired records reads all that is remembered: beyond some millions no claim is answered in time',
+    file: 'lib/idempotency/postgres-statements.ts',
+    from: 'WHERE expires_at <= (SELECT clock_timestamp()) ORDER BY',
+    to: 'WHERE expires_at <= clock_timestamp() ORDER BY',
+    tests: tests('test/idempotency/postgres-outage.test.ts', 'reads no more than it forgets'),
+  },
+  {
+    name: 'inbox-sweep-costs-the-answer',
+    breaks: 'where expired records cannot be removed in time, nothing is claimed',
+    file: 'lib/idempotency/postgres-sweep.ts',
+    from: 'if (!isVerdict(error)) throw error',
+    to: 'if (isVerdict(error)) throw error',
+    tests: tests('test/idempotency/postgres-outage.test.ts', 'answers a claim also when what has expired'),
+  },
+  {
     name: 'postgres-settle-without-lock',
     breaks: 'an ending and a takeover that meet both succeed',
     file: 'lib/idempotency/postgres-statements.ts',
