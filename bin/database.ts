@@ -50,7 +50,7 @@ function addressOf(flags: DatabaseFlags): string {
   const source = flags.database ? '--database' : 'DATABASE_URL'
   if (isAddress(address)) return address
   throw new InvalidOption(
-    `expected ${source} to be like postgres://user@host:5432/name; of a password, these are percent-encoded: # / ? @ : % (# as %23)`,
+    `expected ${source}, with # / ? @ : % of a password percent-encoded (# as %23), to be like postgres://user@host:5432/name`,
   )
 }
 

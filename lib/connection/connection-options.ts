@@ -54,7 +54,8 @@ function checkUrl(url: string): void {
   const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol) && new URL(url).hostname !== ''
   if (ok) return
   throw new InvalidOption(
-    'expected amqp to be a URL like amqp://user:password@host:5672/vhost, got something else (not shown: it may hold a ' +
-      'password). Characters such as / # ? % @ in a password must be percent-encoded, see encodeURIComponent()',
+    // No "@" behind the address: where passwords are left out of what is printed, all up to it would be.
+    'expected amqp to be a URL, with characters such as / # ? % @ of a password percent-encoded (see encodeURIComponent()), like ' +
+      'amqp://user:password@host:5672/vhost, got something else (not shown: it may hold a password)',
   )
 }

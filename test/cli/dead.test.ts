@@ -388,6 +388,16 @@ describe('the command: mistakes and connections', function () {
     }
   })
 
+  it('says whole how an address is to be written, with nothing of it taken for a password', async () => {
+    const broker = await surehop(['dead', 'list', 'orders'], { env: { AMQP_URL: 'localhost' } })
+    expect(broker).to.include({ code: 2 })
+    expect(broker.stderr).to.contain('/ # ? % @ of a password percent-encoded')
+    expect(broker.stderr).to.contain('like amqp://user:***@host:5672/vhost, got something else (not shown')
+    const database = await surehop(['migrate'], { env: { DATABASE_URL: 'localhost' } })
+    expect(database).to.include({ code: 2 })
+    expect(database.stderr).to.contain('to be like postgres://user@host:5432/name\n')
+  })
+
   it('points at a mistake in a filter', async () => {
     const { code, stderr } = await surehop(['dead', 'list', unique('any'), '--where', 'error=a annd type=b'])
     expect(code).to.equal(2)
