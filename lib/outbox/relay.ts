@@ -84,6 +84,8 @@ export class Relay {
   readonly #listener: Listener
   readonly #unwatch: (() => void)[] = []
   #turning: Promise<void> | undefined
+  /** When the database is asked no more, on the monotonic clock. */
+  #askUntil = Number.POSITIVE_INFINITY
   #closed: Promise<void> | undefined
 
   /** Use `surehop.relay()`. */
@@ -163,7 +165,7 @@ export class Relay {
 
   /**
    * Stops reading, waits at most `drainMs` of `connect()` for what is being published, takes it out of the table, and hands its share to
-   * the other relays. Harmless when repeated.
+   * the other relays; a database that does not answer is given up on after `leaseMs`. Harmless when repeated.
    */
   close(): Promise<void> {
     this.#closed ??= this.#close()
@@ -180,6 +182,7 @@ export class Relay {
     this.#book.dropWaiting()
     this.#pace.wake()
     await this.#turning
+    this.#askUntil = performance.now() + this.#options.leaseMs
     for (const end of this.#unwatch) end()
     await Promise.all([this.#publisher.close(0), this.#listener.close()])
     await this.#clearing.close()
@@ -225,7 +228,14 @@ export class Relay {
   #ask(): Ask {
     const { leaseMs, pool, schema } = this.#options
     const late = () => new DatabaseUnavailable(`${this.#doing}: Postgres did not answer within ${leaseMs} ms`)
-    return askOf(pool, schema, { ms: leaseMs, late })
+    const leftMs = () => Math.min(leaseMs, Math.max(1, this.#askUntil - performance.now()))
+    const end = {
+      get ms() {
+        return leftMs()
+      },
+      late,
+    }
+    return askOf(pool, schema, end)
   }
 
   #makeSender(): Sender {

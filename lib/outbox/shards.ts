@@ -131,6 +131,8 @@ export class Shards {
     const fresh = this.#own([...renewed, ...taken])
     this.#renewedAt = sentAt
     this.#dueAt = sentAt + leaseMs / TURNS
+    // Somebody may have emptied the table (a test, a backup that came back): nobody would send anything any more, and not say so.
+    if (this.count === 0) await this.create()
     await this.#level(fair)
     return fresh
   }

@@ -9,6 +9,7 @@
 import { within } from '../deadline.ts'
 import { CommitRefused, InvalidOption } from '../errors.ts'
 import { show } from '../options.ts'
+import { endedByServer, givenUp, isEnding } from './given-up.ts'
 import { lentFor } from './lent-for.ts'
 
 /** Rows as a driver hands them over. */
@@ -55,7 +56,8 @@ export async function runOn(client: LentClient, sql: string, parameters: unknown
 
 /**
  * Runs one statement on a client of the pool, the wait for which counts. A client that failed or did not answer is closed: with
- * the pool's own `query` one whose connection is dead would be missing for as long as nobody notices that.
+ * the pool's own `query` one whose connection is dead would be missing for as long as nobody notices that. What that leaves behind
+ * at the server is bounded: see given-up.ts.
  * @throws what `late` makes, when `ms` are over: the statement may still be executed; what the database says
  */
 export async function runWithin(
@@ -74,7 +76,13 @@ export async function runWithin(
   let answered = false
   try {
     const { sql, parameters } = statement
-    const rows = await within(runOn(client, sql, parameters), Math.max(1, until - performance.now()), late)
+    const run = () => runOn(client, sql, parameters)
+    const leftMs = Math.max(1, until - performance.now())
+    const running = isEnding(pool) ? endedByServer({ pool, client }, { ms: leftMs, run }) : run()
+    const rows = await within(running, leftMs, () => {
+      givenUp(pool)
+      return late()
+    })
     answered = true
     return rows
   } finally {

@@ -81,6 +81,64 @@ describe('a relay, whatever its database goes through', function () {
     await relay.close()
   })
 
+  it('leaves few statements behind at Postgres while the whole table is locked, and goes on afterwards', async () => {
+    await using own = await freshSchema({ max: 10, application_name: r.name })
+    const relay = await r.relay({ pool: own.pool, pollMs: 20, leaseMs: 300 })
+    const paused = r.event('relay.state', ({ to }) => to === 'paused')
+    const locker = await r.pool.connect()
+    await locker.query('BEGIN')
+    await locker.query(`LOCK TABLE ${r.schema.name}.outbox`)
+    await paused
+    const waiting = async () =>
+      (
+        await r.sql<{ n: number }>(
+          `SELECT CAST(count(*) AS integer) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = '${r.name}'`,
+        )
+      )[0]!.n
+    await eventually(async () => expect(await waiting()).greaterThan(0))
+    for (let look = 0; look < 40; look++) {
+      expect(await waiting()).lessThan(4)
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    }
+    await locker.query('ROLLBACK')
+    locker.release()
+    await r.add({ queue, body: 1 })
+    await arrivals.count(1)
+    await allGone()
+    await relay.close()
+  })
+
+  it('sends although somebody has emptied the tables of shards and relays', async () => {
+    await r.relay({ pollMs: 20, leaseMs: 600 })
+    await r.relay({ pollMs: 20, leaseMs: 600 })
+    await r.add({ queue, body: 1 })
+    await arrivals.count(1)
+    await allGone()
+    await r.sql('TRUNCATE {schema}.outbox_shards, {schema}.outbox_relays')
+    await r.add(...Array.from({ length: 100 }, (_, body) => ({ queue, key: `k${body}`, body })))
+    await arrivals.count(101)
+    await allGone()
+  })
+
+  it('closes within two leases and its drain, although Postgres answers nothing any more', async () => {
+    const [line, proxy] = [await startProxy(r.schema.url), await startProxy(r.amqp)]
+    r.later(() => line.close())
+    r.later(() => proxy.close())
+    const pool = new Pool({ connectionString: line.url }).on('error', () => {})
+    r.later(() => pool.end())
+    const relay = await r.relay({ pool, pollMs: 20, leaseMs: 1_500 }, await r.surehop({ amqp: proxy.url }))
+    await r.add({ queue, body: 0 })
+    await arrivals.count(1)
+    await allGone()
+    proxy.stall('to-client')
+    await r.add(...Array.from({ length: 50 }, (_, body) => ({ queue, body })))
+    await arrivals.count(51)
+    line.stall('to-client')
+    proxy.resume()
+    await within(relay.close(), { what: 'the end of close()', withinMs: 4_500 })
+    line.resume()
+  })
+
   it('sends a backlog over a line that cannot carry the largest page within a lease', async () => {
     const line = await startProxy(r.schema.url)
     r.later(() => line.close())

@@ -1,0 +1,45 @@
+/**
+ * Statements that were given up on. A server does not notice that nobody waits for an answer any more: a statement at the lock of a
+ * table (VACUUM FULL, REINDEX, a forgotten LOCK TABLE) keeps its connection until the lock is gone. Repeated again and again, it
+ * would take all connections of the database, which others need.
+ *
+ * Promises: once a statement of a pool was given up on, the server is told to end the next ones in time by itself, until that was
+ * not needed for a minute. So a relay leaves behind the statements that were under way when it began, and no more.
+ * Costs nothing before: to say it takes a transaction, and that two more round trips.
+ */
+const REMEMBERED_MS = 60_000
+/** SQLSTATE: canceled by statement_timeout; lock not available in time. */
+const ENDED_IN_TIME: ReadonlySet<unknown> = new Set(['57014', '55P03'])
+
+/** By pool. */
+const until = new WeakMap<object, number>()
+
+/** A statement of this pool was given up on. */
+export function givenUp(pool: object): void {
+  until.set(pool, performance.now() + REMEMBERED_MS)
+}
+
+/** Must the server be told to end the next statement by itself? */
+export function isEnding(pool: object): boolean {
+  return performance.now() < (until.get(pool) ?? Number.NEGATIVE_INFINITY)
+}
+
+/**
+ * Runs one statement that the server ends after `ms`, or sooner where its role or database says so.
+ * @throws what the database says; the client is then inside a transaction, and is to be closed
+ */
+export async function endedByServer<T>(
+  { pool, client }: { readonly pool: object; readonly client: { query(sql: string): Promise<unknown> } },
+  { ms, run }: { readonly ms: number; readonly run: () => Promise<T> },
+): Promise<T> {
+  try {
+    await client.query(`BEGIN; SELECT set_config('statement_timeout', CASE current_setting('statement_timeout') WHEN '0'
+      THEN '${Math.ceil(ms)}' ELSE current_setting('statement_timeout') END, true)`)
+    const answer = await run()
+    await client.query('COMMIT')
+    return answer
+  } catch (error) {
+    if (ENDED_IN_TIME.has((error as { code?: unknown } | undefined)?.code)) givenUp(pool)
+    throw error
+  }
+}
