@@ -3,7 +3,7 @@
  *
  * Promises: several URLs take turns; a handshake never hangs; each attempt has a socket that can be ended, also while it shakes
  * hands; what ended as it opened is dialled again; what has opened is mended before anybody has it (see gather-writes.ts,
- * gather-messages.ts, channel-numbers.ts, deep-headers.ts); closing takes 2 s at most and leaves nothing that keeps the
+ * gather-messages.ts, channel-numbers.ts, deep-headers.ts, early-errors.ts); closing takes 2 s at most and leaves nothing that keeps the
  * process alive, not even with a broker that answers nothing.
  * Does NOT judge: what a failure means and how long to wait is told to it (see attempts.ts).
  */
@@ -14,6 +14,7 @@ import { within } from '../deadline.ts'
 import { keepNumbers, type NumberedConnection } from './channel-numbers.ts'
 import { type ConnectionOptions, checkConnectionOptions } from './connection-options.ts'
 import { type FrameReader, withoutDeepHeaders } from './deep-headers.ts'
+import { errorOf, listenEarly, PRODUCT } from './early-errors.ts'
 import { type GatherableConnection, gatherMessages } from './gather-messages.ts'
 import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
 import { brokerTimeout } from './refusal.ts'
@@ -43,7 +44,9 @@ export class Supervisor {
     this.#manager.on('connect', ({ connection, url }) => {
       const model = connection as unknown as ChannelModel
       if (hasEnded(model)) {
-        model.emit('close', new Error('the broker closed the connection as soon as it was open'))
+        const cause = errorOf(model.connection)
+        const why = cause ? `: ${cause.message}` : ''
+        model.emit('close', new Error(`the broker closed the connection as soon as it was open${why}`, { cause }))
         return
       }
       mend(model)
@@ -108,7 +111,7 @@ function createManager(options: ConnectionOptions, nextSignal: () => AbortSignal
       timeout: options.handshakeTimeoutMs,
       noDelay: true,
       keepAlive: true,
-      clientProperties: { connection_name: `${options.service}:${options.role}`, product: 'surehop' },
+      clientProperties: { connection_name: `${options.service}:${options.role}`, product: PRODUCT },
     },
   })
 }
@@ -128,4 +131,5 @@ function mend(model: ChannelModel): void {
   gatherMessages(inner)
   keepNumbers(inner)
   withoutDeepHeaders(inner)
+  listenEarly(inner)
 }
