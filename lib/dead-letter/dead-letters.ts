@@ -24,8 +24,8 @@ import { archiveCopy, editedCopy, type LetterEdit, restoredCopy } from './copies
 import { Grouping, type LetterGroup } from './groups.ts'
 import { type MoveOptions, type MoveResult, move } from './move.ts'
 import { exportLine, importLine, linesOf } from './ndjson.ts'
-import { countOf, Reader } from './reader.ts'
-import { type ReplayOptions, type ReplayResult, replay } from './replay.ts'
+import { countOf, type Hold, Reader } from './reader.ts'
+import { aheadOf, type ReplayOptions, type ReplayResult, replay } from './replay.ts'
 import { compileSelection, type Selection } from './selection.ts'
 import { type Letter, queueName, readLetter, userHeaders } from './story.ts'
 
@@ -134,11 +134,12 @@ export class DeadLetters {
     checkOptions('replay()', options, REPLAY_RULES)
     const selected = compileSelection(selection)
     const { publisher, events } = this.#parts
-    return this.#read(deadQueueOf(this.queue), async (reader) => {
+    const { queue } = this
+    const send = async (reader: Reader) => {
       const take = chooser(reader, selected)
-      const { queue } = this
       return replay({ reader, take, publisher, events, queue, store: this.#store, scope: this.#scope }, options)
-    })
+    }
+    return this.#read(deadQueueOf(queue), send, { most: aheadOf(options) })
   }
 
   /** Moves letters to the archive, from which `restore` brings them back for 14 days. Emits dead-letter.discarded. */
@@ -229,7 +230,7 @@ export class DeadLetters {
     const selected = compileSelection(selection)
     const { connection } = this.#parts
     const name = archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue)
-    const reader = await Reader.open(connection, name, { first: Math.min(selected.limit, FIRST_LEG) })
+    const reader = await Reader.open(connection, name, { first: selected.limit })
     try {
       const take = chooser(reader, selected)
       for (let some = await take(PAGE); some.length > 0; some = await take(PAGE)) yield* some
@@ -238,8 +239,8 @@ export class DeadLetters {
     }
   }
 
-  async #read<T>(queue: string, use: (reader: Reader) => Promise<T>): Promise<T> {
-    const reader = await Reader.open(this.#parts.connection, queue, { first: FIRST_LEG })
+  async #read<T>(queue: string, use: (reader: Reader) => Promise<T>, hold: Hold = {}): Promise<T> {
+    const reader = await Reader.open(this.#parts.connection, queue, hold)
     try {
       return await use(reader)
     } finally {
@@ -274,8 +275,6 @@ export class DeadLetters {
   }
 }
 
-/** Letters fetched at first. */
-const FIRST_LEG = 64
 /** Letters handed on at once. */
 const PAGE = 256
 /** Letters of one id that are shown. */

@@ -2,8 +2,8 @@
  * Reads a queue without harm: consumes without ack, and gives everything back by closing its channels.
  *
  * A reader goes over the queue in legs, each a channel with one consumer and a prefetch of its own that grows from a few
- * letters to at most 4,096 or about 16 MiB: a first page is quick, a long queue takes few legs, and no more than one leg's
- * letters are buffered here. (One consumer cannot do: its prefetch ends at 65,535, and an unlimited one at 2,000.)
+ * letters to at most 4,096 or about 16 MiB, or fewer if told so: a first page is quick, a long queue takes few legs, and no more
+ * than one leg's letters are buffered here. (One consumer cannot do: its prefetch ends at 65,535, and an unlimited one at 2,000.)
  *
  * Promises: the letters there at the start, oldest first, each once; what is not acked is back, in its order, when `close()`
  * resolves; what arrives later is not given. Does NOT promise that nobody else consumes the queue, only that no other reader does;
@@ -17,15 +17,32 @@ import { InspectorLock } from './lock.ts'
 
 /** Most letters held by one leg. */
 const LEG_MAX = 4_096
-const LEG_MIN = 16
+/** Fewer are not worth a channel, however large they are. */
+const LEG_MIN = 4
 /** About so many bytes are buffered. */
 const LEG_BYTES = 16 * 1024 * 1024
 const GROWTH = 4
 /** Nothing came for so long: ask the broker whether anything is left, ms. */
 const QUIET_MS = 1_000
+/**
+ * Nothing came for so long, and the broker says that none is left: somebody else took them. Sooner they may be on their way: it counts a letter
+ * as handed over while it still reads it from disk, for seconds where letters are large (measured).
+ */
+const GONE_MS = 10_000
 /** How long `close()` waits until the broker counts the letters as ready again, ms. */
 const SETTLE_MS = 2_000
 const SETTLE_PAUSE_MS = 5
+
+/** Most letters fetched at first: how large they are is not known yet. */
+const FIRST_LEG = 8
+
+/** How many letters are at hand at once. */
+export interface Hold {
+  /** Fetched at first, at most 8. Default 8. */
+  readonly first?: number
+  /** Fetched ahead. Default 4,096, or about 16 MiB. */
+  readonly most?: number
+}
 
 /** Reads a queue without taking anything out of it. */
 export class Reader {
@@ -37,35 +54,39 @@ export class Reader {
   readonly #legs: Leg[] = []
   readonly #buffer: Taken[] = []
   readonly #first: number
+  readonly #most: number
   #given = 0
   #arrived = 0
   #arrivedBytes = 0
   #settled = 0
   /** A letter came that nobody had looked at before. */
   #fresh = false
+  /** Somebody else took the rest. */
+  #gone = false
   #closing = false
   #failure: Error | undefined
   #news = deferred()
 
-  private constructor(connection: Connection, queue: string, lock: InspectorLock, total: number, first: number) {
+  private constructor(connection: Connection, queue: string, lock: InspectorLock, total: number, hold: Hold) {
+    const { first = FIRST_LEG, most = LEG_MAX } = hold
     this.#connection = connection
     this.#queue = queue
     this.#lock = lock
     this.total = total
-    this.#first = Math.max(1, Math.min(first, LEG_MAX))
+    this.#most = Math.max(1, Math.min(most, LEG_MAX))
+    this.#first = Math.max(1, Math.min(first, FIRST_LEG, this.#most))
   }
 
   /**
    * Locks the queue against other readers.
-   * @param options.first how many letters to fetch at first. Default 64
    * @throws ResourceBusy, ResourceMissing, NotConnected
    */
-  static async open(connection: Connection, queue: string, options: { readonly first?: number } = {}): Promise<Reader> {
+  static async open(connection: Connection, queue: string, hold: Hold = {}): Promise<Reader> {
     const total = await countOf(connection, queue)
     const lock = await InspectorLock.acquire(connection, queue)
     try {
       const locked = await connection.rpc(`look at queue "${queue}"`, () => lock.channel.checkQueue(queue))
-      return new Reader(connection, queue, lock, Math.max(total, locked.messageCount), options.first ?? 64)
+      return new Reader(connection, queue, lock, Math.max(total, locked.messageCount), hold)
     } catch (error) {
       await lock.release()
       throw error
@@ -87,7 +108,7 @@ export class Reader {
    * @throws ChannelLost: everything not acked is back in the queue
    */
   async next(): Promise<Taken | undefined> {
-    while (this.#given < this.total) {
+    while (this.#given < this.total && !this.#gone) {
       if (this.#failure) throw this.#failure
       const taken = this.#buffer.shift()
       if (taken) {
@@ -131,9 +152,13 @@ export class Reader {
     const leg = this.#legs.at(-1)
     if (!leg || leg.spent(this.#ideal())) await this.#nextLeg(leg)
     if (this.#buffer.length > 0) return true
-    await within(this.#news.promise, QUIET_MS, () => new Closed('')).catch(() => {})
-    if (this.#arrived > before || this.#failure) return true
-    return this.#anyLeft(before)
+    const until = performance.now() + GONE_MS
+    while (performance.now() < until) {
+      await within(this.#news.promise, QUIET_MS, () => new Closed('')).catch(() => {})
+      if (this.#arrived > before || this.#failure || (await this.#anyLeft(before))) return true
+    }
+    this.#gone = true
+    return false
   }
 
   /** Somebody may have emptied the queue. A second answer on the same channel comes after every delivery sent before the first. */
@@ -178,7 +203,9 @@ export class Reader {
   #ideal(): number {
     if (this.#arrived === 0) return this.#first
     const average = Math.max(1, this.#arrivedBytes / this.#arrived)
-    return Math.max(LEG_MIN, Math.min(LEG_MAX, Math.floor(LEG_BYTES / average)))
+    // Each leg that holds what was skipped costs a channel: many legs grow.
+    const most = this.#closing ? LEG_MAX : Math.max(this.#most, this.#legs.length)
+    return Math.min(most, Math.max(LEG_MIN, Math.floor(LEG_BYTES / average)))
   }
 
   #fail(reason: Error): void {

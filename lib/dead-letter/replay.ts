@@ -97,6 +97,14 @@ const WINDOW = { count: 512, bytes: 16 * 1024 * 1024 }
 const PUBLISH: SendOptions = { mandatory: true, deadlineMs: 30_000 }
 const DEFAULTS = { perSecond: 50, watchMs: 30_000, watchArrivalsMs: 5_000, maxFailing: 0.2 }
 
+/** Letters are fetched no longer before they are sent, s: the broker takes back what it gave out 30 minutes ago, and ends the replay. */
+const AHEAD_S = 300
+
+/** So many letters are fetched ahead: a slow replay must not hold thousands. */
+export function aheadOf({ perSecond = DEFAULTS.perSecond, dryRun }: ReplayOptions): number {
+  return dryRun || perSecond === 0 ? Number.POSITIVE_INFINITY : Math.ceil(perSecond * AHEAD_S)
+}
+
 /** Runs one replay. Never rejects: what went wrong is in the result. */
 export async function replay(parts: ReplayParts, options: ReplayOptions): Promise<ReplayResult> {
   return new Replay(parts, options).run()
