@@ -2,7 +2,7 @@
  * Writes the named events to a pino-like logger. Promises: no body, no header value, no password in any line.
  */
 import { HEADER } from '../message.ts'
-import { errorHeaders } from '../reason.ts'
+import { errorHeaders, tellable } from '../reason.ts'
 import { type EventData, type EventName, eventNames, onEvent } from './events.ts'
 
 /** The part of pino we use; any logger with these methods fits. */
@@ -88,12 +88,19 @@ function described(name: EventName, error: unknown): object {
   const stack = told[HEADER.errorStack]
   return {
     errorType: told[HEADER.errorType],
-    error: told[HEADER.errorMessage],
+    error: isBare(error) ? BARE : told[HEADER.errorMessage],
     ...(name.startsWith('message.') && stack !== undefined
       ? { fingerprint: told[HEADER.errorFingerprint], stack }
       : {}),
   }
 }
+
+/** A handler may throw its message, or an answer it got, and that is no error. */
+function isBare(thrown: unknown): boolean {
+  return typeof thrown === 'object' && thrown !== null && !(tellable(thrown) instanceof Error)
+}
+
+const BARE = 'an object that is no error was thrown: it may carry the message, and is not shown'
 
 /** Times to the microsecond. */
 function rounded(fields: object): object {

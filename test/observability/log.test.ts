@@ -45,6 +45,18 @@ describe('the log', () => {
     expect(JSON.stringify(lines)).not.to.include('4111')
   })
 
+  it('shows nothing of what was thrown and is no error: it may be the message', () => {
+    const { lines, logger } = recorder()
+    end = logEvents('a', logger)
+    const thrown = { body: { card: '4111' }, headers: { authorization: '4111' } }
+    new Events('a').emit('message.failed', { ...run, error: thrown, durationMs: 1 })
+    new Events('a').emit('message.failed', { ...run, error: 'out of stock', durationMs: 1 })
+    expect(lines[0]?.fields).to.include({ errorType: 'object', messageId: 'm' })
+    expect(lines[0]?.fields['error']).to.contain('no error was thrown')
+    expect(lines[1]?.fields).to.include({ error: 'out of stock' })
+    expect(JSON.stringify(lines)).not.to.include('4111')
+  })
+
   it('warns of what breaks off, also where only warnings are wanted, and calls an end for good an error', () => {
     const { lines, logger } = recorder('warn')
     const events = new Events('a')
