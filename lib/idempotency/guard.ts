@@ -4,11 +4,10 @@
  * Promises: claims and endings made together go to the store together; one renewal per instance and interval; while the store is
  * unreachable nothing is admitted and nothing is forgotten (fail closed): requests wait, and go on by themselves; when our leases may
  * have been taken over (a late renewal, a frozen process, an outage longer than the lease) every running handler's signal fires.
- * After a silence in which leases may have run out (an outage, a store or a process that was frozen), nothing is claimed until every
- * instance has had the time to renew its leases and to record what it finished meanwhile: else the quickest would run again what
- * another has just done. A claim that was on its way when the silence began cannot be called back: the store takes nobody over for
- * it, whose owner it has not heard of for as long (`record.ts`). That this owner be known, it renews before its first claim; that it
- * not be revived by a renewal that lies before the claim, nothing is claimed while a renewal is unanswered.
+ * After a silence in which leases may have run out, nothing is claimed until the others had the time to renew (`silence.ts`). A claim
+ * that was on its way when the silence began cannot be called back: the store takes nobody over for it, whose owner it has not
+ * heard of for as long (`record.ts`). That this owner be known, it renews before its first claim; that it not be revived by a renewal
+ * that lies before the claim, nothing is claimed while a renewal is unanswered.
  * Emits store.unavailable, store.available, store.warning, lease.lapsed.
  */
 import { Batcher } from '../batcher.ts'
@@ -19,7 +18,7 @@ import { newMessageId } from '../message.ts'
 import type { Events } from '../observability/events.ts'
 import type { StoreCheck } from './bound-handler.ts'
 import type { Claim, ClaimResult, IdempotencyStore, Scope, Settlement, SettleResult } from './idempotency.ts'
-import { RENEWAL_GRACE_MS } from './record.ts'
+import { StoreSilence } from './silence.ts'
 
 /** What a guard is put together from. */
 export interface GuardParts {
@@ -69,16 +68,14 @@ export class StoreGuard implements Guard {
   #outage: Outage | undefined
   /** While one is unanswered. */
   #renewal: Promise<unknown> | undefined
-  /** When the last renewal was answered, and whether it was late. */
-  #heardAt = performance.now()
-  #late = false
-  #claimsFrom = Number.NEGATIVE_INFINITY
+  readonly #silence: StoreSilence
   #nap = new AbortController()
   #lastError: Error | undefined
 
   constructor(parts: GuardParts) {
     this.#parts = parts
     const { store, scope } = parts
+    this.#silence = new StoreSilence(scope.leaseMs)
     const onFailure = (error: Error) => this.#unavailable(error)
     const watch = { maxBatch: MAX_BATCH, onFailure }
     this.#claims = new Batcher({
@@ -103,8 +100,8 @@ export class StoreGuard implements Guard {
   async start(): Promise<void> {
     const { store, scope, events } = this.#parts
     for (const warning of await store.check()) events.emit('store.warning', { queue: scope.name, warning })
-    this.#heardAt = performance.now()
-    this.#renewalSent(this.#heardAt)
+    this.#silence.begins()
+    this.#renewalSent(performance.now())
     this.#renewing = this.#renew()
     await this.#checkHandler()
   }
@@ -213,7 +210,7 @@ export class StoreGuard implements Guard {
     this.#renewal = answer
     try {
       const state = await answer
-      this.#heardOfStore()
+      this.#silence.heard(this.#outage !== undefined)
       this.#renewalSent(sentAt)
       return state
     } finally {
@@ -248,32 +245,10 @@ export class StoreGuard implements Guard {
       const answer = await this.#noticing(request)
       const late = performance.now() - sentAt > this.#parts.scope.leaseMs || this.#toldSilence === this.#renewedAt
       if (!late) return answer
-      this.#graceForOthers()
+      this.#silence.grace()
       for (let wait = this.#claimable(givenUp); wait && !givenUp.aborted; wait = this.#claimable(givenUp)) await wait
       if (givenUp.aborted) return answer
     }
-  }
-
-  /**
-   * Others renewed up to a third of a lease before us: with less than half of one between two answers, none of theirs has run out. A
-   * store that is slow all the time, or every other time, and not away, must not keep us from claiming for ever: after a grace, claims
-   * go on for as long at least.
-   */
-  #heardOfStore(): void {
-    const now = performance.now()
-    const late = now - this.#heardAt > this.#parts.scope.leaseMs / 2
-    const news = !this.#late && now - this.#claimsFrom > this.#graceMs
-    if (late && (this.#outage || news)) this.#graceForOthers()
-    this.#heardAt = now
-    this.#late = late
-  }
-
-  #graceForOthers(): void {
-    this.#claimsFrom = performance.now() + this.#graceMs
-  }
-
-  get #graceMs(): number {
-    return Math.min(RENEWAL_GRACE_MS, this.#parts.scope.leaseMs)
   }
 
   #lapsed(silence: number): void {
@@ -290,7 +265,7 @@ export class StoreGuard implements Guard {
 
   /** Claims wait for the end of an outage, which only a renewal tells, for a renewal that is unanswered, and for the others' after it. */
   #claimable(givenUp: AbortSignal): Promise<void> | undefined {
-    const waits = this.#outage || this.#renewal || performance.now() < this.#claimsFrom
+    const waits = this.#outage || this.#renewal || this.#silence.leftMs > 0
     return waits ? this.#untilClaimable(givenUp) : undefined
   }
 
@@ -300,7 +275,7 @@ export class StoreGuard implements Guard {
     const end = () => stop.resolve()
     givenUp.addEventListener('abort', end, { once: true })
     const back = this.#outage?.over.promise ?? this.#renewal?.catch(() => {})
-    await Promise.race([back ?? pause(this.#claimsFrom - performance.now(), givenUp), stop.promise])
+    await Promise.race([back ?? pause(this.#silence.leftMs, givenUp), stop.promise])
     givenUp.removeEventListener('abort', end)
   }
 

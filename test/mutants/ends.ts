@@ -118,7 +118,7 @@ export const endsMutants: readonly Mutant[] = [
       'a grant that came too late is asked for again beside a renewal that hangs: after a second freeze it takes over',
     file: 'lib/idempotency/guard.ts',
     from: 'for (let wait = this.#claimable(givenUp); wait && !givenUp.aborted; wait = this.#claimable(givenUp)) await wait',
-    to: 'await pause(this.#claimsFrom - performance.now(), givenUp)',
+    to: 'await pause(this.#silence.leftMs, givenUp)',
     tests: tests('test/consumer/guard.test.ts', 'asks for a grant that came too late once more only when'),
   },
   {
@@ -132,9 +132,9 @@ export const endsMutants: readonly Mutant[] = [
   {
     name: 'claims-right-after-a-silence',
     breaks: 'after a silence that nobody took for an outage, the quickest takes over before the others could renew',
-    file: 'lib/idempotency/guard.ts',
-    from: 'if (late && (this.#outage || news)) this',
-    to: 'if (late && this.#outage) this',
+    file: 'lib/idempotency/silence.ts',
+    from: 'if (late && (outage || news)) this',
+    to: 'if (late && outage) this',
     tests: tests('test/consumer/guard.test.ts', 'claims nothing after a silence that nobody took for an outage'),
   },
   {
