@@ -2,10 +2,13 @@
  * The half messages that this process has prepared and not yet seen decided, so that a commit publishes at once instead of
  * waiting for the broker to hand them out. Bounded: the oldest leave first, and are then sent by check-back.
  */
+import { headerBytes } from '../producer/encode.ts'
 import type { HalfMessage } from './envelope.ts'
 
-/** Bytes of bodies kept at most; the rest is small beside them. */
+/** Bytes of bodies and headers kept at most, and of what each message takes besides. */
 const MAX_BYTES = 64 * 1024 * 1024
+/** What a message takes besides: ids, properties, tables (measured: 0.5 KB of heap, and 0.8 KB of the process). */
+const BESIDES = 1_024
 /** Half messages kept at most. */
 const MAX_COUNT = 10_000
 
@@ -54,5 +57,8 @@ export class PreparedHere {
 }
 
 function bytesOf({ messages }: HalfMessage): number {
-  return messages.reduce((sum, { encoded }) => sum + encoded.content.length, 0)
+  return messages.reduce(
+    (sum, { encoded }) => sum + BESIDES + headerBytes(encoded.properties.headers) + encoded.content.length,
+    0,
+  )
 }

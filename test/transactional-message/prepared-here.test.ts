@@ -24,6 +24,17 @@ describe('what a sender keeps of its own', () => {
     expect(prepared.of('4')).to.have.length(1)
   })
 
+  it('is at most 64 MiB with all that messages take, however small their bodies are', () => {
+    const prepared = new PreparedHere()
+    const [small] = half('t', 1).messages
+    const headers = { large: 'x'.repeat(50_000) }
+    const wide = { ...small!, encoded: { ...small!.encoded, properties: { ...small!.encoded.properties, headers } } }
+    for (let i = 0; i < 2_000; i++) prepared.add({ ...half(`${i}`, 1), messages: Array(100).fill(small) })
+    expect(prepared.count).to.be.within(500, 700)
+    for (let i = 0; i < 2_000; i++) prepared.add({ ...half(`wide-${i}`, 1), messages: [wide] })
+    expect(prepared.count).to.be.within(1_200, 1_350)
+  })
+
   it('is at most 10,000, and one however large', () => {
     const prepared = new PreparedHere()
     for (let i = 0; i < 10_050; i++) prepared.add(half(`${i}`, 1))
