@@ -127,7 +127,7 @@ export interface Message<Body = unknown> {
   readonly transactionId: string
   /** Parsed JSON (validated, where a schema is given), or a Buffer for other content types. */
   readonly body: Body
-  /** The bytes as they came. */
+  /** The bytes as they came; for reading only where `body` was parsed from them: these are what a retry and a dead letter carry. */
   readonly rawBody: Buffer
   readonly type: string | undefined
   readonly key: string | undefined
@@ -138,7 +138,7 @@ export interface Message<Body = unknown> {
   readonly appId: string | undefined
   /** When it was published (whole seconds on the wire). */
   readonly publishedAt: Date | undefined
-  /** Headers without ours and without the broker's bookkeeping. */
+  /** Headers without ours and without the broker's bookkeeping; for reading only, tables inside them are what a retry carries. */
   readonly headers: Headers
   /** Where it was first published, also after retries and replays. */
   readonly exchange: string

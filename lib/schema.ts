@@ -16,12 +16,17 @@ export async function validate<Body>(
   bounded: <T>(answer: Promise<T>) => Promise<T> = (answer) => answer,
 ): Promise<Body> {
   const answer = schema['~standard'].validate(body)
-  const result = answer instanceof Promise ? await bounded(answer) : answer
+  const result = isThenable(answer) ? await bounded(Promise.resolve(answer)) : answer
   if (!result.issues) return result.value
   const [issue] = result.issues
   const path = `body${(issue?.path ?? []).map(step).join('')}`
   const more = result.issues.length > 1 ? ` (and ${result.issues.length - 1} more)` : ''
   throw new MessageInvalid(path, `${path}: ${issue?.message ?? 'does not fit the schema'}${more}`)
+}
+
+/** Also of another library or realm: taken for an answer, it would be one without a value, and the body lost. */
+function isThenable<T>(answer: T | Promise<T>): answer is Promise<T> {
+  return typeof (answer as Partial<Promise<T>> | undefined)?.then === 'function'
 }
 
 function step(segment: PropertyKey | StandardSchemaV1.PathSegment): string {

@@ -121,11 +121,12 @@ function messageOf(
   options: DecodeOptions,
 ): Message {
   const { properties, fields } = raw
+  const body = bodyOf(raw, options.body)
   return {
     messageId: id,
     transactionId: idText(headers[HEADER.transactionId], `headers.${HEADER.transactionId}`) ?? id,
-    body: bodyOf(raw, options.body),
-    rawBody: raw.content,
+    body,
+    rawBody: Buffer.isBuffer(body) ? body : raw.content,
     type: maybeText(properties.type),
     key: keyOf(headers),
     correlationId: maybeText(properties.correlationId),
@@ -140,11 +141,12 @@ function messageOf(
   }
 }
 
+/** Bytes are the handler's own: one that wipes them, or decrypts them in place, must not do so to the next attempt and the dead letter. */
 function bodyOf(raw: RawDelivery, format: BodyFormat): unknown {
   const contentType = maybeText(raw.properties.contentType)
   const json =
     format === 'json' || (format === 'auto' && (contentType === undefined || /[/+]json\b/i.test(contentType)))
-  if (!json) return raw.content
+  if (!json) return Buffer.from(raw.content)
   try {
     return JSON.parse(raw.content.toString('utf8'))
   } catch (cause) {

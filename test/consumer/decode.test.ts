@@ -155,8 +155,17 @@ describe('reading a message: body', () => {
     for (const contentType of [undefined, 'application/json', 'application/cloudevents+json; charset=utf-8'])
       expect(read({ properties: { messageId: 'm', contentType } }).message.body).to.deep.equal({ n: 1 })
     const bytes = Buffer.from([0, 255])
-    expect(read({ body: bytes, properties: { messageId: 'm', contentType: 'image/png' } }).message.body).to.equal(bytes)
-    expect(read({ body: bytes, options: { body: 'bytes' } }).message.body).to.equal(bytes)
+    const png = { messageId: 'm', contentType: 'image/png' }
+    expect(read({ body: bytes, properties: png }).message.body).to.deep.equal(bytes)
+    expect(read({ body: bytes, options: { body: 'bytes' } }).message.body).to.deep.equal(bytes)
+  })
+
+  it('gives the handler bytes of its own: one that wipes them leaves the next attempt and the dead letter theirs', () => {
+    const raw = rawDelivery({ body: Buffer.from('pay 10'), properties: { messageId: 'm', contentType: 'text/plain' } })
+    const { body, rawBody } = decode(raw, OPTIONS).message
+    for (const given of [body as Buffer, rawBody]) given.fill(0)
+    expect(String(raw.content)).to.equal('pay 10')
+    expect(String(decode(raw, OPTIONS).message.body)).to.equal('pay 10')
   })
 
   it('refuses a body that is not JSON, without quoting it', () => {
