@@ -1,9 +1,13 @@
 /** `surehop doctor`: is everything there, and set up as it should be? Declares nothing that is not there. */
+import { randomUUID } from 'node:crypto'
 import type { Command } from 'commander'
 import {
   archiveQueueOf,
   deadQueueOf,
+  PermissionRefused,
+  PublishFailed,
   type Queue,
+  ResourceBusy,
   type Surehop,
   TopologyMismatch,
   workQueueTopology,
@@ -35,22 +39,42 @@ async function doctor(session: Session, flags: ConnectionFlags, queues: readonly
     if (flags.json) await output.json({ ok, subject, text: redacted(text) })
     else await output.line(`${mark}  ${output.paint.bold(safe(subject))}: ${safe(redacted(text))}`)
   }
-  await tell(brokerFinding(session))
+  const refused = await publishRefused(session)
+  await tell(brokerFinding(session, refused))
   for (const finding of await storeFindings(session, flags)) await tell(finding)
   for (const queue of queues) for (const finding of await queueFindings(session, queue)) await tell(finding)
   return wrong === 0 ? EXIT.done : EXIT.partly
 }
 
-function brokerFinding({ surehop }: Session): Finding {
+/** A publish that tries the broker is answered in milliseconds, or something is wrong, ms. */
+const PROBE_MS = 5_000
+
+/**
+ * A broker that is short of memory or disk says so only to those who publish. What is sent here goes to a queue that does not
+ * exist, and comes back.
+ * @returns why the broker takes nothing now, or undefined
+ */
+async function publishRefused({ surehop, interrupted }: Session): Promise<string | undefined> {
+  const nowhere = `surehop.doctor.${randomUUID()}`
+  const options = { deadlineMs: PROBE_MS, signal: interrupted }
+  const error: unknown = await surehop
+    .producer()
+    .send(nowhere, { body: null }, options)
+    .catch((failure: unknown) => failure)
   const { healthy, reasons } = surehop.health()
+  if (!healthy) return reasons.join('; ')
+  const silent = error instanceof PublishFailed && SILENT.includes(error.outcome)
+  return silent && !interrupted.aborted ? error.message : undefined
+}
+
+/** Outcomes that are no answer of the broker's. */
+const SILENT = ['unknown', 'not-sent']
+
+function brokerFinding({ surehop }: Session, refused: string | undefined): Finding {
   const version = surehop.brokerVersion ?? 'of unknown version'
   const known = supported(version)
-  const blocked = healthy ? '' : ` ${reasons.join('; ')}`
-  return {
-    ok: healthy && known,
-    subject: 'broker',
-    text: `RabbitMQ ${version}${known ? '' : ', expected 3.10 or later'}${blocked}`,
-  }
+  const text = `RabbitMQ ${version}${known ? '' : ', expected 3.10 or later'}`
+  return { ok: refused === undefined && known, subject: 'broker', text: refused ? `${text}; ${refused}` : text }
 }
 
 function supported(version: string): boolean {
@@ -72,23 +96,30 @@ async function storeFindings({ store }: Session, { inbox }: ConnectionFlags): Pr
 
 async function queueFindings({ surehop }: Session, name: string): Promise<Finding[]> {
   const findings: Finding[] = []
-  for (const queue of workQueueTopology(name).queues) {
-    const status = await surehop.queueStatus(queue.name)
-    if (!status) {
-      findings.push({ ok: false, subject: queue.name, text: 'does not exist; its consumer declares it when it starts' })
-      continue
-    }
-    const { mismatch, chosen } = await compare(surehop, queue)
-    const idle = queue.name === name && status.consumers === 0
-    const consumers = idle ? 'nobody consumes it' : plural(status.consumers, 'consumer')
-    const counts = `${plural(status.messages, 'message')}, ${consumers}`
-    findings.push({
-      ok: mismatch === undefined && !idle,
-      subject: queue.name,
-      text: `${mismatch ?? `arguments as declared${chosen}`}; ${counts}${hint(name, queue.name, status.messages)}`,
-    })
-  }
+  for (const queue of workQueueTopology(name).queues)
+    findings.push({ subject: queue.name, ...(await examined(surehop, name, queue).catch(notToBeSeen)) })
   return findings
+}
+
+type Told = Omit<Finding, 'subject'>
+
+async function examined(surehop: Surehop, name: string, queue: Queue): Promise<Told> {
+  const status = await surehop.queueStatus(queue.name)
+  if (!status) return { ok: false, text: 'does not exist; its consumer declares it when it starts' }
+  const { mismatch, chosen } = await compare(surehop, queue)
+  const idle = queue.name === name && status.consumers === 0
+  const consumers = idle ? 'nobody consumes it' : plural(status.consumers, 'consumer')
+  const counts = `${plural(status.messages, 'message')}, ${consumers}`
+  return {
+    ok: mismatch === undefined && !idle,
+    text: `${mismatch ?? `arguments as declared${chosen}`}; ${counts}${hint(name, queue.name, status.messages)}`,
+  }
+}
+
+/** What concerns one queue is told of it, and the others are examined nevertheless. */
+function notToBeSeen(error: unknown): Told {
+  if (error instanceof PermissionRefused || error instanceof ResourceBusy) return { ok: false, text: error.message }
+  throw error
 }
 
 function hint(queue: string, name: string, messages: number): string {

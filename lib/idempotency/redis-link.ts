@@ -218,10 +218,23 @@ function open(redis: RedisTarget, times: LinkTimes): Connection {
 }
 
 function checkedUrl(url: unknown): string {
-  if (typeof url === 'string' && URL.canParse(url) && /^rediss?:$/.test(new URL(url).protocol)) return url
+  if (typeof url === 'string' && isRedisUrl(url)) return url
   throw new InvalidOption(
-    'expected redis to be a URL like redis://user:password@host:6379/0, got something else (not shown: it may hold a password)',
+    'expected redis to be a URL, got something else (not shown: it may hold a password, of which / # ? % @ must be percent-encoded). ' +
+      'An example: redis://user:password@host:6379/0',
   )
+}
+
+/** ioredis decodes the password, and throws at a "%" that stands for itself. */
+function isRedisUrl(url: string): boolean {
+  if (!URL.canParse(url) || !/^rediss?:$/.test(new URL(url).protocol)) return false
+  try {
+    decodeURIComponent(new URL(url).username)
+    decodeURIComponent(new URL(url).password)
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** What ioredis waits with; a request under way has a timer of its own, which does keep the process. */

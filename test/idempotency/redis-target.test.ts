@@ -34,7 +34,15 @@ describe('the Redis store takes', () => {
   })
 
   it('nothing else, and shows no password when it says so', () => {
-    for (const target of ['http://:geheim@127.0.0.1', 'geheim', { url: 7 }, {}, undefined, null]) {
+    for (const target of [
+      'http://:geheim@127.0.0.1',
+      'redis://:geheim%@127.0.0.1',
+      'geheim',
+      { url: 7 },
+      {},
+      undefined,
+      null,
+    ]) {
       expect(() => new RedisIdempotencyStore(target as never))
         .to.throw(InvalidOption, 'expected redis to be a URL')
         .with.property('message')
