@@ -262,7 +262,7 @@ export class Closed extends SurehopError {
  */
 export class RetryLater extends SurehopError {
   readonly code = 'RETRY_LATER'
-  /** Milliseconds until the next attempt. */
+  /** Milliseconds until the next attempt; more than 30 days are cut to 30 days, and with `orderBy` more than 25 minutes to those. */
   readonly delayMs: number
 
   constructor(delayMs: number, message = `retry in ${delayMs} ms`, options?: ErrorOptions) {
