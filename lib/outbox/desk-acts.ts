@@ -87,10 +87,11 @@ const YIELDS = 50
 const YIELD_MS = 100
 
 /**
- * Relays lock rows in the order in which they come to them. Where that makes a circle with a desk, it is the desk that gives way, before
- * Postgres looks for circles (after 1 s) and perhaps ends the relay's statement.
+ * Each statement sees what was committed before it, whatever the database's default is: a stricter isolation would refuse rows that a
+ * relay has just touched. Relays lock rows in the order in which they come to them. Where that makes a circle with a desk, it is the desk
+ * that gives way, before Postgres looks for circles (after 1 s) and perhaps ends the relay's statement.
  */
-const YIELD_FIRST = "SET LOCAL lock_timeout = '200ms'"
+const YIELD_FIRST = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '200ms'"
 
 async function actIn(client: SqlClient, { schema, verb, rows, force }: Batch): Promise<DeskOutcome[]> {
   const run = (sql: string, positions: readonly string[]) => client.query(inSchema(schema, sql), [positions])

@@ -9,9 +9,11 @@
  * Every statement may be repeated after a lost answer. Those that say a row could not be sent have an effect only while the lease
  * lasts under which it was read (the share lock makes a taker-over wait for them); to delete what is confirmed is always right.
  */
+import { pause } from '../deadline.ts'
 import { runWithin, type SqlPool, type SqlRow } from '../sql/client.ts'
 import { LOCK_PATIENCE } from '../sql/lock-patience.ts'
 import { inSchema } from '../sql/schema.ts'
+import { isRolledBack } from '../sql/trouble.ts'
 import { promoteHeads } from './heads.ts'
 import { LAST_POSITION, type PackedColumns } from './packing.ts'
 import type { BookRow, Entry, Failure } from './relay-book.ts'
@@ -198,7 +200,13 @@ export class RelayTable {
   }
 }
 
-/** For a pool: puts the schema's name into statements, and answers their rows. One without an answer in time costs its connection, not a place in the pool. */
+const MAX_TRIES = 5
+const TRY_PAUSE_MS = 20
+
+/**
+ * For a pool: puts the schema's name into statements, and answers their rows. One without an answer in time costs its connection, not a
+ * place in the pool; one that Postgres rolled back because of others (a stricter isolation by default, a deadlock) is repeated.
+ */
 export function askOf(pool: SqlPool, schema: string, end: { readonly ms: number; readonly late: () => Error }): Ask {
   const texts = new Map<string, string>()
   const textOf = (sql: string) => {
@@ -206,7 +214,16 @@ export function askOf(pool: SqlPool, schema: string, end: { readonly ms: number;
     texts.set(sql, text)
     return text
   }
-  return (sql, parameters) => runWithin(pool, { sql: textOf(sql), parameters }, end)
+  return async (sql, parameters) => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await runWithin(pool, { sql: textOf(sql), parameters }, end)
+      } catch (error) {
+        if (tries === MAX_TRIES || !isRolledBack(error)) throw error
+        await pause(Math.random() * TRY_PAUSE_MS * tries)
+      }
+    }
+  }
 }
 
 /** As Postgres writes an array, which any driver can send. */

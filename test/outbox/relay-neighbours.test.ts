@@ -108,6 +108,34 @@ describe('a relay, whatever its database goes through', function () {
     await relay.close()
   })
 
+  it('is not paused by neighbours where transactions are serializable by default, and neither is the desk', async () => {
+    const url = new URL(r.schema.url)
+    url.searchParams.set('options', '-c default_transaction_isolation=serializable')
+    const pool = new Pool({ connectionString: url.href, application_name: r.name }).on('error', () => {})
+    r.later(() => pool.end())
+    const paused = r.record('relay.state')
+    const desk = new OutboxDesk({ pool, schema: r.schema.name })
+    /** Somebody touches the row, and commits when the other waits for it. */
+    const touched = async (work: () => Promise<unknown>) => {
+      await r
+        .committed(async (client) => {
+          await client.query(`UPDATE ${r.schema.name}.outbox SET last_error = 'touched'`)
+          const working = work()
+          const waiting = `SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = '${r.name}'`
+          await eventually(async () => expect(await r.sql(waiting)).not.empty)
+          return { working }
+        })
+        .then(({ working }) => working)
+    }
+    await r.add({ queue, key: 'a', body: 1 })
+    await touched(async () => expect((await desk.park({ state: 'ready' })).done).equal(1))
+    await desk.retry({ state: 'parked' })
+    await touched(() => r.relay({ pool, pollMs: 20 }))
+    await arrivals.count(1)
+    await allGone()
+    expect(paused.filter(({ to }) => to === 'paused')).empty
+  })
+
   it('sends although somebody has emptied the tables of shards and relays', async () => {
     await r.relay({ pollMs: 20, leaseMs: 600 })
     await r.relay({ pollMs: 20, leaseMs: 600 })
