@@ -51,6 +51,35 @@ describe('on a Redis Cluster', function () {
     expect((await store.check()).join()).to.contain('volatile-lru')
   })
 
+  it('fails closed while a slot is being moved, and goes on where it was afterwards', async () => {
+    const scope: Scope = { name: 'moved', retentionMs: 600_000, leaseMs: 60_000, maxStarts: 3 }
+    const claims = Array.from({ length: 60 }, (_, i): Claim => {
+      return { id: v7(), digest: undefined, generation: 0, attempt: 1, sequence: i }
+    })
+    await using store = open()
+    const first = await store.claim(scope, 'a', claims)
+    await eventually(async () => expect(cluster.nodes('master')).to.have.length(3))
+    const nodes = cluster.nodes('master')
+    const slot = await nodes[0]!.cluster('KEYSLOT', `surehop:{${scope.name}:0}:o`)
+    const counts = await Promise.all(nodes.map((node) => node.cluster('COUNTKEYSINSLOT', slot)))
+    const from = nodes[counts.findIndex((count) => count > 0)]!
+    const to = nodes.find((node) => node !== from)!
+    const [fromId, toId] = await Promise.all([from.cluster('MYID'), to.cluster('MYID')])
+    await to.cluster('SETSLOT', slot, 'IMPORTING', fromId)
+    await from.cluster('SETSLOT', slot, 'MIGRATING', toId)
+    const { host, port } = to.options
+    const [key] = await from.cluster('GETKEYSINSLOT', slot, 1)
+    await from.call('MIGRATE', host!, port!, '', 0, 5_000, 'KEYS', key!)
+    const error = await store.claim(scope, 'b', claims).catch((thrown: unknown) => thrown)
+    expect(error).to.be.instanceOf(StoreUnavailable)
+    const rest = await from.cluster('GETKEYSINSLOT', slot, 1_000)
+    await from.call('MIGRATE', host!, port!, '', 0, 5_000, 'KEYS', ...rest)
+    for (const node of [to, from]) await node.cluster('SETSLOT', slot, 'NODE', toId)
+    expect(await eventually(() => store.claim(scope, 'a', claims))).to.deep.equal(first)
+    const others = await eventually(() => store.claim(scope, 'b', claims))
+    expect(new Set(others.map(({ status }) => status))).to.deep.equal(new Set(['leased']))
+  })
+
   it('fails closed while a master is gone, and goes on by itself when it is back', async () => {
     const scope: Scope = { name: 'gone', retentionMs: 600_000, leaseMs: 60_000, maxStarts: 3 }
     const claims = Array.from({ length: 60 }, (_, i): Claim => {
