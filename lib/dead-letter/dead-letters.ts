@@ -9,7 +9,7 @@
  * crash its copy may be there too. Ids and generations say so.
  */
 import type { Connection } from '../connection/connection.ts'
-import { InvalidOption, MessageInvalid, ResourceMissing } from '../errors.ts'
+import { InvalidOption, MessageInvalid, PublishFailed, ResourceMissing } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Events } from '../observability/events.ts'
@@ -194,7 +194,8 @@ export class DeadLetters {
   /**
    * Takes lines of JSON as `exportTo` writes them into the dead letters, ids and all. Every line is checked before it is sent;
    * with `dryRun` they are only checked.
-   * @throws MessageInvalid `line 7: ...`: the lines before it were taken; PublishFailed
+   * @throws MessageInvalid `line 7: ...`: the lines before it were taken; PublishFailed `line 7: ...`: so were those, and perhaps some of the
+   *   next hundred
    */
   async importFrom(
     source: AsyncIterable<string | Uint8Array>,
@@ -202,17 +203,20 @@ export class DeadLetters {
   ): Promise<ImportResult> {
     if (!options.dryRun) await this.#declare()
     let letters = 0
-    let line = 0
+    let line = 1
     const open: Promise<unknown>[] = []
     try {
       for await (const text of linesOf(source)) {
-        line++
         if (options.signal?.aborted) break
-        if (text.trim() === '') continue
-        const copy = imported(text, line, deadQueueOf(this.queue))
-        open.push(options.dryRun ? Promise.resolve() : this.#import(copy))
-        if (open.length >= IMPORT_WINDOW) letters += await settledAll(open.splice(0))
+        if (text.trim() !== '') {
+          const copy = importLine(text, deadQueueOf(this.queue))
+          open.push(options.dryRun ? Promise.resolve() : this.#import(copy, line))
+          if (open.length >= IMPORT_WINDOW) letters += await settledAll(open.splice(0))
+        }
+        line++
       }
+    } catch (error) {
+      throw error instanceof MessageInvalid ? atLine(line, error) : error
     } finally {
       await Promise.allSettled(open)
     }
@@ -220,8 +224,12 @@ export class DeadLetters {
   }
 
   /** Its failure is asked for later, perhaps after a wait for the source: a rejection unheard meanwhile would end the process. */
-  #import(copy: Encoded): Promise<unknown> {
-    const sent = this.#parts.publisher.publish(copy, PUBLISH)
+  #import(copy: Encoded, line: number): Promise<unknown> {
+    const sent = this.#parts.publisher.publish(copy, PUBLISH).catch((error: Error) => {
+      throw error instanceof PublishFailed
+        ? new PublishFailed(error, atLine(line, error).message, { cause: error })
+        : error
+    })
     sent.catch(() => {})
     return sent
   }
@@ -307,13 +315,8 @@ function asRaw({ content, properties, exchange, routingKey }: Encoded): RawDeliv
   return { content, properties, fields: { deliveryTag: 0, redelivered: false, exchange, routingKey } }
 }
 
-function imported(text: string, line: number, queue: string): Encoded {
-  try {
-    return importLine(text, queue)
-  } catch (error) {
-    if (!(error instanceof MessageInvalid)) throw error
-    throw new MessageInvalid(`line ${line}`, `line ${line}: ${error.message}`, { cause: error })
-  }
+function atLine(line: number, cause: Error): MessageInvalid {
+  return new MessageInvalid(`line ${line}`, `line ${line}: ${cause.message}`, { cause })
 }
 
 /** Waits for all, so that nothing is under way when the first failure is told. */

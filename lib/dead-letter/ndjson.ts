@@ -96,16 +96,41 @@ function bodyOf(content: Buffer): { body: unknown } | { bodyBase64: string } {
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content)
     const body: unknown = JSON.parse(text)
-    if (JSON.stringify(body) === text) return { body }
+    if (!isDeep(text) && JSON.stringify(body) === text) return { body }
   } catch {
     // not JSON in UTF-8
   }
   return { bodyBase64: content.toString('base64') }
 }
 
+/** JSON of some thousands of levels can be read, but only just be written: not inside a line. */
+const MAX_DEPTH = 100
+
+/** Of JSON: how deep it is nested. */
+function isDeep(json: string): boolean {
+  let depth = 0
+  let inText = false
+  for (let i = 0; i < json.length && depth <= MAX_DEPTH; i++) {
+    const character = json[i]
+    if (character === '"') inText = !inText
+    else if (inText) i += character === '\\' ? 1 : 0
+    else if (character === '[' || character === '{') depth++
+    else if (character === ']' || character === '}') depth--
+  }
+  return depth > MAX_DEPTH
+}
+
+function written(body: unknown): Buffer {
+  try {
+    return Buffer.from(JSON.stringify(body))
+  } catch {
+    throw wrong('body', 'nested too deep to be written again: expected bodyBase64')
+  }
+}
+
 function contentOf({ body, bodyBase64 }: Record<string, unknown>): Buffer {
   if ((body === undefined) === (bodyBase64 === undefined)) throw wrong('body', 'expected either body or bodyBase64')
-  if (body !== undefined) return Buffer.from(JSON.stringify(body))
+  if (body !== undefined) return written(body)
   const fits =
     typeof bodyBase64 === 'string' && /^[A-Za-z0-9+/]*={0,2}$/.test(bodyBase64) && bodyBase64.length % 4 === 0
   if (!fits) throw wrong('bodyBase64', 'expected base64 text')
@@ -143,23 +168,27 @@ function headersOf(given: Record<string, unknown>): Record<string, unknown> {
   return fieldTable(headers)
 }
 
-/** What JSON has no word for: bytes and big integers. (amqplib's `{'!': type, value}` passes as it is.) */
+/** What JSON has no word for: bytes and big integers; and tables that would pass for these. (amqplib's `{'!': type, value}` passes as it is.) */
 function packed(value: unknown): unknown {
   if (value instanceof Uint8Array) return { $bytes: Buffer.from(value).toString('base64') }
   if (typeof value === 'bigint') return { $int: String(value) }
   if (Array.isArray(value)) return value.map(packed)
   if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, packed(item)]))
+  const table = Object.fromEntries(Object.entries(value).map(([name, item]) => [name, packed(item)]))
+  return MARKS.some((mark) => Object.hasOwn(table, mark)) ? { $table: table } : table
 }
+
+const MARKS = ['$bytes', '$int', '$table'] as const
 
 function unpacked(value: unknown, depth: number): unknown {
   if (depth > MAX_HEADER_DEPTH) throw wrong('headers', `expected at most ${MAX_HEADER_DEPTH} levels`)
   if (Array.isArray(value)) return value.map((item) => unpacked(item, depth + 1))
   if (typeof value !== 'object' || value === null) return value
-  const { $bytes, $int } = value as Record<string, unknown>
+  const { $bytes, $int, $table } = value as Record<string, unknown>
   if (typeof $bytes === 'string') return Buffer.from($bytes, 'base64')
   if (typeof $int === 'string' && /^-?\d{1,19}$/.test($int)) return BigInt($int)
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, unpacked(item, depth + 1)]))
+  const table = typeof $table === 'object' && $table !== null ? $table : value
+  return Object.fromEntries(Object.entries(table).map(([name, item]) => [name, unpacked(item, depth + 1)]))
 }
 
 function parsed(line: string): unknown {
@@ -180,17 +209,40 @@ function wrong(path: string, what: string): MessageInvalid {
   return new MessageInvalid(path, `${path}: ${what}`)
 }
 
-/** Bytes or text in pieces, as lines; a line that grows beyond the largest letter is refused. */
+/** Bytes or text in pieces, as lines; a line that grows beyond the largest letter is refused, and one that is no UTF-8. */
 export async function* linesOf(source: AsyncIterable<string | Uint8Array>): AsyncGenerator<string> {
-  const decoder = new TextDecoder('utf-8')
-  let open = ''
+  let open: (string | Uint8Array)[] = []
+  let length = 0
   for await (const piece of source) {
-    open += typeof piece === 'string' ? piece : decoder.decode(piece, { stream: true })
-    const lines = open.split('\n')
-    open = lines.pop()!
-    if (open.length > 2 * MAX_BODY_BYTES)
-      throw new InvalidOption('expected one letter per line; this line does not end')
-    yield* lines
+    let from = 0
+    for (let end = endOfLine(piece, 0); end >= 0; end = endOfLine(piece, from)) {
+      yield lineOf([...open, piece.slice(from, end)])
+      open = []
+      length = 0
+      from = end + 1
+    }
+    const rest = from === 0 ? piece : piece.slice(from)
+    length += rest.length
+    if (length > 2 * MAX_BODY_BYTES) throw new InvalidOption('expected one letter per line; this line does not end')
+    // A stream may use its memory again.
+    if (rest.length > 0) open.push(typeof rest === 'string' ? rest : Buffer.from(rest))
   }
-  yield open + decoder.decode()
+  yield lineOf(open)
+}
+
+function endOfLine(piece: string | Uint8Array, from: number): number {
+  return typeof piece === 'string' ? piece.indexOf('\n', from) : piece.indexOf(LINE_FEED, from)
+}
+
+const LINE_FEED = 0x0a
+
+function lineOf(pieces: readonly (string | Uint8Array)[]): string {
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  const text = (piece: string | Uint8Array) =>
+    typeof piece === 'string' ? piece : decoder.decode(piece, { stream: true })
+  try {
+    return pieces.map(text).join('') + decoder.decode()
+  } catch (cause) {
+    throw new MessageInvalid('line', 'expected text in UTF-8, got bytes that are not', { cause })
+  }
 }

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import { expect } from 'chai'
-import { exportLine, importLine } from '../../lib/dead-letter/ndjson.ts'
+import { exportLine, importLine, linesOf } from '../../lib/dead-letter/ndjson.ts'
 import { HEADER, InvalidOption, MemoryIdempotencyStore, MessageInvalid, onEvent } from '../../lib/index.ts'
 import { archiveQueueOf, workQueueTopology } from '../../lib/topology/queues.ts'
 import { latch } from '../support/eventually.ts'
@@ -213,6 +213,31 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(await bench.count()).to.equal(1)
   })
 
+  it('names the line that cannot be sent, and the one that is no UTF-8, which would become another letter', async () => {
+    await bench.bury(1)
+    const [line = ''] = await all(bench.letters().exportTo())
+    const { headers, ...rest } = JSON.parse(line) as Record<string, object>
+    const many = Object.fromEntries(Array.from({ length: 8_800 }, (_, i) => [`h${i}`, 1]))
+    const crowded = `${JSON.stringify({ ...rest, headers: { ...headers, ...many } })}\n`
+    const broken = Buffer.from(line)
+    broken[line.indexOf('TimeoutError')] = 0xe9
+    const mistake = (lines: (string | Buffer)[]) =>
+      bench
+        .letters()
+        .importFrom(Readable.from(lines))
+        .catch((e: Error) => e.message)
+    expect(await mistake([line, crowded])).to.match(/^line 2: /)
+    expect(await mistake([line, Buffer.concat([Buffer.from(line), broken])])).to.match(/^line 3: .*UTF-8/)
+    expect(await bench.count()).to.equal(4)
+  })
+
+  it('reads a large letter in small pieces in no more time than it takes to read them', async () => {
+    const pieces = Array.from({ length: 400 }, () => Buffer.alloc(2 ** 16, 0x78))
+    const started = performance.now()
+    for await (const line of linesOf(Readable.from(pieces))) expect(line).to.have.length(400 * 2 ** 16)
+    expect(performance.now() - started).to.be.below(5_000)
+  })
+
   it('tells a mistake to the caller also when the source is slow, after the lines before it and none behind', async () => {
     await bench.bury(1)
     const [line = ''] = await all(bench.letters().exportTo())
@@ -229,10 +254,25 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(await bench.count()).to.equal(2)
   })
 
+  it('keeps bodies of any depth, and tables that look like what a line has for bytes', () => {
+    const headers = { a: { $bytes: 'QUI=' }, b: { $int: '5', c: [{ $table: { d: 1 } }] }, $int: '7' }
+    for (const depth of [1, 100, 101, ...Array.from({ length: 200 }, (_, i) => 4_000 + i)]) {
+      const content = Buffer.from(`${'["[\\"",'.repeat(depth)}1${']'.repeat(depth)}`)
+      const raw = { content, fields: FIELDS, properties: { messageId: 'a', headers } }
+      const line = exportLine(raw)
+      expect(JSON.parse(line)).to.have.property(depth > 100 ? 'bodyBase64' : 'body')
+      const letter = importLine(line, 'q.dead')
+      expect(letter.content.equals(content)).to.equal(true)
+      expect(letter.properties.headers).to.include.keys('$int').and.deep.include(headers)
+    }
+    const deep = `{"surehop":1,"properties":{},"body":${'['.repeat(100_000)}${']'.repeat(100_000)}}`
+    expect(() => importLine(deep, 'q.dead')).to.throw(MessageInvalid, /body: nested too deep/)
+  })
+
   it('keeps the identity and story of a line without a broker', () => {
     const raw = {
       content: Buffer.from('{"n":1}'),
-      fields: { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q.dead' },
+      fields: FIELDS,
       properties: {
         messageId: 'a',
         timestamp: 1.7e18,
@@ -246,6 +286,8 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(letter.properties.timestamp).to.equal(1.7e18)
   })
 })
+
+const FIELDS = { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q.dead' }
 
 /** The broker sorts headers, so lines are compared by what they say. */
 function parsed(line: string): unknown {
