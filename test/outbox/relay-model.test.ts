@@ -1,8 +1,10 @@
-// The book of a relay against a simulated table and broker: up to three relays, leases that change hands, crashes, lost answers,
-// relays that act beyond their lease, and an operator.
+// The book and the floor of a relay against a simulated table and broker: up to three relays, leases that change hands, crashes, lost
+// answers, relays that act beyond their lease, and an operator. Looks go from the floor on, as in relay-reading.ts; rows that an
+// operator or a lease turn lets go of below it must be found all the same.
 
 import fc from 'fast-check'
 import { Book, type BookRow, type Entry, type Failure } from '../../lib/outbox/relay-book.ts'
+import { Floor, type Horizon } from '../../lib/outbox/relay-floor.ts'
 
 const KEYS = ['a', 'b', undefined] as const
 const RELAYS = 3
@@ -41,8 +43,19 @@ class Table {
     return position
   }
 
-  ready(shards: readonly number[], hand: Set<number>, crowded: readonly string[]): BookRow[] {
-    const rows = this.#of('ready').filter(({ shard, position }) => shards.includes(shard) && !hand.has(position))
+  /** Each transaction gives one position, and is over at once: the floor rises as fast as it may. */
+  get horizon(): Horizon {
+    const next = BigInt(this.#last + 1)
+    return { server: 'one', last: BigInt(this.#last), oldest: next, next }
+  }
+
+  ready(
+    shards: readonly number[],
+    { hand, crowded, after }: { hand: Set<number>; crowded: readonly string[]; after: bigint },
+  ): BookRow[] {
+    const rows = this.#of('ready').filter(
+      ({ shard, position }) => shards.includes(shard) && !hand.has(position) && position > after,
+    )
     const wanted = rows.filter(({ key }) => key === undefined || !crowded.includes(key)).slice(0, PAGE)
     return wanted.map((row) => {
       const before = this.#heldOf(row.key).some(({ position }) => !hand.has(position))
@@ -122,8 +135,12 @@ class Relay {
   readonly table: Table
   book = new Book<BookRow>({ windowMessages: 12, windowBytes: 100, perKey: PER_KEY })
   epochs = new Map<number, number>()
+  floor = new Floor()
   /** A page that was read, and whose answer is under way. */
-  page: { readonly rows: readonly BookRow[]; readonly held: boolean } | undefined
+  page: Page | undefined
+  /** As they were when the floor was last thought of. */
+  #shards = ''
+  #letGo = 0
 
   constructor(id: number, table: Table) {
     this.id = id
@@ -143,20 +160,41 @@ class Relay {
     if (this.page) return
     const hand = new Set(this.book.positions)
     const shards = [...this.epochs.keys()]
-    const rows = held ? this.table.due(shards, hand) : this.table.ready(shards, hand, this.book.crowded)
-    this.page = { rows: rows.slice(0, this.book.room.messages), held }
+    this.#lift(shards.join())
+    const { crowded, room } = this.book
+    const after = this.floor.position
+    const found = held ? this.table.due(shards, hand) : this.table.ready(shards, { hand, crowded, after })
+    const limit = Math.min(PAGE, room.messages)
+    const rows = found.slice(0, limit)
+    this.page = { rows, held, cut: rows.length >= limit }
+  }
+
+  #lift(shards: string): void {
+    if (shards !== this.#shards || this.book.letGo !== this.#letGo) this.floor.reset()
+    this.#shards = shards
+    this.#letGo = this.book.letGo
+    // A relay that has no other trouble finds by its half-minute look what a fault here would leave behind: not this one.
+    this.floor.asked(this.table.horizon, 0)
   }
 
   answer(): void {
     if (!this.page) return
     const epochOf = (shard: number) => this.epochs.get(shard)
-    const blocked = this.book.take(this.page.rows, epochOf)
+    const { rows, held, cut } = this.page
+    const blocked = this.book.take(rows, epochOf)
     this.page = undefined
+    if (!held) this.#looked(rows, blocked, cut)
     this.table.hold(
       this.id,
       blocked.map((row) => ({ row, epoch: epochOf(row.shard) ?? -1 })),
     )
     this.table.promote(blocked.map(({ key }) => key!))
+  }
+
+  #looked(rows: readonly BookRow[], blocked: readonly BookRow[], cut: boolean): void {
+    const upTo = blocked[0] ? blocked[0].position - 1 : cut ? (rows.at(-1)?.position ?? 0) : undefined
+    if (this.book.crowded.length > 0 || this.book.letGo !== this.#letGo) return
+    this.floor.looked(upTo === undefined ? undefined : BigInt(upTo))
   }
 
   clear(lost: boolean): void {
@@ -177,7 +215,15 @@ class Relay {
     this.book = new Book<BookRow>({ windowMessages: 12, windowBytes: 100, perKey: PER_KEY })
     this.epochs.clear()
     this.page = undefined
+    this.floor = new Floor()
   }
+}
+
+interface Page {
+  readonly rows: readonly BookRow[]
+  readonly held: boolean
+  /** There may be more. */
+  readonly cut: boolean
 }
 
 class World {
@@ -243,10 +289,11 @@ class World {
     }
   }
 
-  /** No more trouble: one relay, a working broker. */
+  /** No more trouble: one relay, which lives on with its book and floor, and a working broker. */
   heal(): void {
-    const [relay] = this.relays as [Relay]
-    for (const other of this.relays) other.crash()
+    const [relay, ...others] = this.relays as [Relay, ...Relay[]]
+    for (const other of others) other.crash()
+    relay.answer()
     for (let shard = 0; shard < SHARDS; shard++) this.take(shard, 0)
     relay.learn()
     for (let round = 0; round < 1_000 && this.#isBusy; round++) {
@@ -259,6 +306,7 @@ class World {
       this.fly(relay)
       for (const flight of [...this.flights]) this.land(flight, 'confirmed')
       relay.clear(false)
+      relay.record(false)
     }
   }
 
