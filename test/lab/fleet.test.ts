@@ -99,6 +99,18 @@ describe("the lab's fleet", function () {
     await fleet.discard()
   })
 
+  it('tells of processes that end badly when all is done and they are closed', async () => {
+    await using fleet = await start({ ...CHEATED, sabotage: 'no-good-end' })
+    await more(fleet, 20)
+    await fleet.enough(WITHIN_MS)
+    await fleet.drained(WITHIN_MS)
+    expect(await judged(fleet)).to.include(FAULTLESS)
+    const crashes = fleet.crashes()
+    expect(crashes).to.have.lengthOf(2)
+    for (const crash of crashes) expect(crash).to.match(/^consumer \d+ ended by itself \(1\): [\s\S]*it ended badly/)
+    await fleet.discard()
+  })
+
   it('is caught losing messages when its consumers ack before the effect', async () => {
     await using fleet = await start({ ...CHEATED, sabotage: 'acks-first' })
     await more(fleet, 50)

@@ -217,6 +217,10 @@ class TheFleet implements WorkingFleet {
     return berth.worker
   }
 
+  crashes(): readonly string[] {
+    return this.#crashes.splice(0)
+  }
+
   progress(): Progress {
     return this.#follower.progress
   }
@@ -233,7 +237,8 @@ class TheFleet implements WorkingFleet {
 
   async drained(withinMs: number): Promise<void> {
     await eventually(() => this.#nothingWaits(), { withinMs, what: 'the end of all messages' })
-    if (this.#crashes.length > 0) throw new Error(this.#crashes.join('\n'))
+    const crashes = this.crashes()
+    if (crashes.length > 0) throw new Error(crashes.join('\n'))
   }
 
   close(): Promise<void> {

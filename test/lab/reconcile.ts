@@ -84,6 +84,7 @@ class Reconciliation {
       putOff: this.#stories.counts['put-off'] ?? 0,
       takenOver: this.#takenOver,
       refused: this.#refused,
+      unmoored: this.#stories.counts['unmoored'] ?? 0,
       longestGapMs: Math.round(Math.max(...Object.values(this.#waits).map(longestGapNs)) / 1e6),
       evidence: KINDS.flatMap((kind) => this.#found.get(kind)!.told),
       counts: this.#stories.counts,

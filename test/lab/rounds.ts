@@ -79,10 +79,14 @@ async function playInto(
   await using place = await grounds.prepare(row)
   await using fleet = await startFleet({ ...place.reach, ...size.fleet, cast: row.cast, seed, folder })
   const round = new Round(row, { ...place.world, fleet }, seed, size, tell)
-  const trouble = await round.work().then(() => undefined, inWords)
+  const working = await round.work().then(
+    () => [],
+    (error: unknown) => [inWords(error)],
+  )
   await fleet.close()
+  const trouble = [...working, ...fleet.crashes()].join('; ')
   const verdict = reconcile(new LedgerReader(folder).entries())
-  return withCast(row, folder, { injected: round.injected, verdict, ...(trouble !== undefined && { trouble }) }, tell)
+  return withCast(row, folder, { injected: round.injected, verdict, ...(trouble !== '' && { trouble }) }, tell)
 }
 
 const JUDGES = { operator: judgeLetters, halves: judgeHalves } as const
@@ -105,7 +109,7 @@ function withCast({ cast, faults }: Row, folder: string, outcome: Outcome, tell:
 
 function unplayed(error: unknown): Outcome {
   const counts = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
-  const contests = { putOff: 0, takenOver: 0, refused: 0 }
+  const contests = { putOff: 0, takenOver: 0, refused: 0, unmoored: 0 }
   const attempts = { attempts: 0, retried: 0, reordered: 0 }
   const told = { unknown: { told: 0, withdrawn: 0, arrived: 0 }, neverSent: 0 }
   const verdict = { messages: 0, ...counts, ...contests, ...attempts, ...told, longestGapMs: 0, evidence: [] }

@@ -8,7 +8,7 @@ const about = { seed: 7, at: '2026-01-02', seconds: 170, load: '9 messages a row
 
 function played(change: Partial<Played['verdict']> = {}, more: Partial<Played> = {}): Played {
   const zero = { lost: 0, doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
-  const contests = { putOff: 3, takenOver: 2, refused: 1 }
+  const contests = { putOff: 3, takenOver: 2, refused: 1, unmoored: 5 }
   const attempts = { attempts: 0, retried: 4, soonestRetryMs: 201.4, reordered: 0 }
   const told = { unknown: { told: 0, withdrawn: 0, arrived: 0 }, neverSent: 0 }
   const verdict = {
@@ -49,6 +49,8 @@ describe("the lab's table", () => {
       'nobody whose run was taken over tried to write',
     ])
     expect(failings(played({ takenOver: 0, refused: 0 }, { provokes }))).to.have.lengthOf(2)
+    const cut = failings(played({ unmoored: 0 }, { provokes: ['unmoored'] }))
+    expect(cut).to.deep.equal(['no consumer lost its channel'])
     expect(table([played()], about)).to.match(/\| +3 \/ 2 \/ 1 \|/)
   })
 

@@ -82,6 +82,7 @@ const NEVER_CAME: Readonly<Record<Provoked, string>> = {
   putOff: 'nobody asked for what another held',
   takenOver: 'nothing was taken over from one that lived',
   refused: 'nobody whose run was taken over tried to write',
+  unmoored: 'no consumer lost its channel',
 }
 
 const HEAD = [

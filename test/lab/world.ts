@@ -118,7 +118,9 @@ export interface Workload extends Fleet, AsyncDisposable {
   enough(withinMs: number): Promise<void>
   /** Waits until every message offered and accepted has ended, and the queues are empty; rejects with what is missing. */
   drained(withinMs: number): Promise<void>
-  /** Closes all workers in good order; the ledger stays until `discard`. */
+  /** Of processes that ended by themselves, or did not close in time, and that nobody was told of yet, in words. */
+  crashes(): readonly string[]
+  /** Closes all workers in good order; the ledger stays until `discard`. What of them does not end well is in `crashes`. */
   close(): Promise<void>
   /** Where the ledger is kept. */
   readonly folder: string
@@ -172,6 +174,8 @@ export interface Verdict {
   readonly takenOver: number
   /** Of those, how many tried their effect or their record afterwards, and were refused. */
   readonly refused: number
+  /** How often a consumer lost its channel: a network or a node that fails where nobody is connected proves nothing. */
+  readonly unmoored: number
   /** Longest time without any effect on a path while accepted messages were waiting there, ms. */
   readonly longestGapMs: number
   /** The first few of each kind that is not 0, with what is needed to look further. */
@@ -194,7 +198,7 @@ export type Touches =
 export type Limit = 'redis-forgets' | 'process-dies'
 
 /** What a fault is there to provoke: a row in which it never came to that proves nothing. */
-export type Provoked = 'putOff' | 'takenOver' | 'refused'
+export type Provoked = 'putOff' | 'takenOver' | 'refused' | 'unmoored'
 
 /** One kind of trouble. */
 export interface Fault {

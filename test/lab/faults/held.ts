@@ -31,6 +31,18 @@ export function at<T>(choice: number, from: readonly T[]): T {
 /** `node 1` ... `node 3` */
 export const NODES = 3
 
+/** Numbers of the nodes to which most are connected, from 0; waits for a connection, since all may have been cut a moment ago. */
+export function nodesInUse({ brokerProxies }: World): Promise<readonly number[]> {
+  const inUse = () => {
+    const connections = brokerProxies.map((proxy) => proxy.connections)
+    const most = Math.max(...connections)
+    if (most === 0) throw new Error('no connection to any node')
+    // What a fault left half open before is no use.
+    return connections.flatMap((some, node) => (2 * some >= most ? [node] : []))
+  }
+  return eventually(async () => inUse(), { withinMs: 60_000, what: 'a connection to break' })
+}
+
 /** Runs rabbitmqctl on the first node that can: in a mix, some of them are down. */
 export async function ctlSomewhere({ rabbitmq }: World, ...args: readonly string[]): Promise<string> {
   const attempt = async () => {

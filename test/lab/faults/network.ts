@@ -1,10 +1,9 @@
 // Faults of the network between the processes and the brokers: cut, half-open, silent, slow, narrow.
 
-import { eventually } from '../../support/eventually.ts'
 import type { TcpProxy } from '../../support/tcp-proxy.ts'
 import type { Random } from '../random.ts'
 import type { Fault, Injection, World } from '../world.ts'
-import { at, hold, NODES, seconds, span, untilTheseEnd } from './held.ts'
+import { at, hold, NODES, nodesInUse, seconds, span, untilTheseEnd } from './held.ts'
 
 /** Heartbeats of 10 s notice after two to three of them. */
 const NOTICED_WITHIN_MS = 35_000
@@ -31,6 +30,7 @@ function cuts(id: string, name: string, how: 'rst' | 'fin'): Fault {
     id,
     name,
     touches: 'broker-network',
+    provokes: ['unmoored'],
     deal(random: Random) {
       const [times, everyMs] = [random.between(1, 5), span(random, 100, 1_500)]
       const inject = async ({ brokerProxies }: World) => {
@@ -49,10 +49,11 @@ function halfOpen(id: string, name: string, direction: 'to-server' | 'to-client'
     id,
     name,
     touches: 'broker-network',
+    provokes: ['unmoored'],
     deal(random: Random) {
       const which = random.between(0, NODES - 1)
-      const inject = async ({ brokerProxies }: World) => {
-        const proxy = at(which, await used(brokerProxies))
+      const inject = async (world: World) => {
+        const proxy = world.brokerProxies[at(which, await nodesInUse(world))]!
         proxy.swallow(direction)
         await untilTheseEnd(proxy, NOTICED_WITHIN_MS)
         await mended([proxy])
@@ -60,15 +61,6 @@ function halfOpen(id: string, name: string, direction: 'to-server' | 'to-client'
       return { choices: `link ${which + 1} of those in use`, inject }
     },
   }
-}
-
-/** Those that have connections; waits for one, since all may have been cut a moment ago. */
-function used(proxies: readonly TcpProxy[]): Promise<readonly TcpProxy[]> {
-  const inUse = () => {
-    const found = proxies.filter(({ connections }) => connections > 0)
-    return found.length > 0 ? found : Promise.reject(new Error('no connection to any node'))
-  }
-  return eventually(async () => inUse(), { withinMs: 60_000, what: 'a connection to break' })
 }
 
 function onAll(

@@ -32,7 +32,7 @@ export interface Job {
  * A consumer that breaks its promises, so that the lab can be seen to notice: acks before the effect; no record of what was done;
  * a record that anybody may write, whoever holds its lease.
  */
-export type Sabotage = 'acks-first' | 'no-record' | 'no-owner-check'
+export type Sabotage = 'acks-first' | 'no-record' | 'no-owner-check' | 'no-good-end'
 
 /** Made by the fleet, so that no two meet. */
 export interface Names {

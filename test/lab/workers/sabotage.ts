@@ -5,7 +5,7 @@ import { connect as connectRaw } from 'amqplib'
 import { connect } from '../../../lib/index.ts'
 import type { LedgerWriter } from '../ledger/writer.ts'
 import { monotonicNs } from '../ledger.ts'
-import type { Body } from './consumer.ts'
+import { type Body, consume } from './consumer.ts'
 import type { Job, Work } from './job.ts'
 
 const LONG_MS = 300
@@ -36,4 +36,15 @@ export async function forget({ amqp, names, concurrency }: Job, ledger: LedgerWr
     await pause(LONG_MS)
   })
   return { close: () => surehop.close() }
+}
+
+/** Works well, and fails when it is closed. */
+export async function endBadly(job: Job, ledger: LedgerWriter): Promise<Work> {
+  const { close } = await consume({ ...job, sabotage: undefined }, ledger)
+  return {
+    async close() {
+      await close()
+      throw new Error('it ended badly')
+    },
+  }
 }

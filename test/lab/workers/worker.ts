@@ -10,7 +10,7 @@ import { operate } from './operator.ts'
 import { write } from './outbox-writer.ts'
 import { produce } from './producer.ts'
 import { relay } from './relay.ts'
-import { ackFirst, forget } from './sabotage.ts'
+import { ackFirst, endBadly, forget } from './sabotage.ts'
 
 /** The services did not answer: whoever started this process starts it again. */
 const PASSING = new Set([
@@ -57,7 +57,7 @@ function begin(job: Job): Promise<Work> {
       return relay(job)
     case 'consumer':
       return job.sabotage && job.sabotage !== 'no-owner-check'
-        ? { 'acks-first': ackFirst, 'no-record': forget }[job.sabotage](job, ledger)
+        ? { 'acks-first': ackFirst, 'no-record': forget, 'no-good-end': endBadly }[job.sabotage](job, ledger)
         : consume(job, ledger)
     case 'inbox-consumer':
       return consumeOnce(job, ledger)
