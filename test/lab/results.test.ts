@@ -12,7 +12,14 @@ const about = { seed: 7, at: '2026-01-02', seconds: 9, load: 'little', machine, 
 function row(id: string, lost = 0): Played {
   const zero = { doubled: 0, repeated: 0, zombies: 0, outOfOrder: 0, phantom: 0, left: 0, deadLetters: 0 }
   const attempts = { attempts: 0, retried: 0, reordered: 0 }
-  const met = { putOff: 0, takenOver: 0, refused: 0, unmoored: 0, unknown: { told: 0, withdrawn: 0, arrived: 0 }, neverSent: 0 }
+  const met = {
+    putOff: 0,
+    takenOver: 0,
+    refused: 0,
+    unmoored: 0,
+    unknown: { told: 0, withdrawn: 0, arrived: 0 },
+    neverSent: 0,
+  }
   const verdict = { messages: 5, lost, ...zero, ...attempts, ...met, longestGapMs: 1, evidence: [] }
   return { id, name: `fault ${id}`, limits: [], injected: 1, seconds: 9, verdict }
 }
