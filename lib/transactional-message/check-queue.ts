@@ -271,6 +271,8 @@ export class CheckQueue {
     this.#stuck.set(halfId, { count, error, until: performance.now() + ms + STUCK_KEPT_MS })
     const warning = `committed, and its messages could not all be published (try ${count}): ${textOf(error)}`
     if (!this.#closing) ledger.warn(transactionId, warning)
+    // Where the store is down now, a later try finds it.
+    ledger.stillCommitted(transactionId).catch(() => {})
     this.#later(held, ms)
   }
 

@@ -36,7 +36,7 @@ export interface DecisionView {
 
 /** Where decisions are remembered. All methods reject with `StoreUnavailable` when the backend gives no certain answer. Harmless to repeat. */
 export interface DecisionStore {
-  /** Decides, unless it is decided; answers what stands. */
+  /** Decides, unless it is decided; answers what stands, and remembers that for as long again. */
   decide(scope: DecisionScope, transactionId: string, decision: Decision, by: Decider): Promise<DecisionView>
   /** Reads, in the order asked; changes nothing. */
   look(scope: DecisionScope, transactionIds: readonly string[]): Promise<DecisionView[]>

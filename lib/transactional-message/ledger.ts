@@ -68,6 +68,11 @@ export class Ledger {
     return view
   }
 
+  /** Committed, and not all out yet: that is remembered from now on for as long again. */
+  async stillCommitted(transactionId: string): Promise<void> {
+    await this.#parts.store.decide(this.scope, transactionId, 'committed', 'service')
+  }
+
   async published(transactionId: string, of: { readonly halfId: string; readonly messages: number }): Promise<void> {
     const { name } = this.scope
     this.#parts.events.emit('transaction.published', { name, transactionId, messages: of.messages })

@@ -36,7 +36,7 @@ export class MemoryDecisionStore implements DecisionStore {
 
   async decide(scope: DecisionScope, transactionId: string, decision: Decision, by: Decider): Promise<DecisionView> {
     const before = this.#read(scope, transactionId)
-    if (before.decision) return before
+    if (before.decision) return this.#write(scope, transactionId, before)
     return this.#write(scope, transactionId, { ...before, decision, by, decidedAt: Date.now() })
   }
 

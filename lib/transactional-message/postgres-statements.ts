@@ -17,7 +17,7 @@ const UNTIL = (parameter: string) =>
   `clock_timestamp() + CAST(${parameter} AS double precision) * interval '1 millisecond'`
 
 /**
- * $2 name, $3 transaction id, $4 decision, $5 by, $6 retention ms. Decides unless it is decided; answers what stands.
+ * $2 name, $3 transaction id, $4 decision, $5 by, $6 retention ms. Decides unless it is decided, which is then remembered for as long again; answers what stands.
  * Races: another transaction's open decision is waited for; at READ COMMITTED its outcome is seen. At a stricter isolation the
  * database refuses with 40001 instead, and the caller's transaction starts again.
  */
@@ -29,7 +29,7 @@ WITH ${BOUNDED}, d AS (
     decision = COALESCE(d.decision, EXCLUDED.decision),
     decided_at = COALESCE(d.decided_at, EXCLUDED.decided_at),
     decided_by = CASE WHEN d.decision IS NULL THEN EXCLUDED.decided_by ELSE d.decided_by END,
-    expires_at = CASE WHEN d.decision IS NULL THEN EXCLUDED.expires_at ELSE d.expires_at END
+    expires_at = GREATEST(d.expires_at, EXCLUDED.expires_at)
   RETURNING d.*
 )
 SELECT ${VIEW}, bounded.lock_timeout FROM d, bounded`

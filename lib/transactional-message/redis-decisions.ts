@@ -18,12 +18,12 @@ local function now()
 end
 `
 
-/** KEYS: the record. ARGV: retention ms, decision, by. Decides unless it is decided; returns the view that stands. */
+/** KEYS: the record. ARGV: retention ms, decision, by. Decides unless it is decided, which is then remembered for as long again; returns the view that stands. */
 const DECIDE = `
 if call('HEXISTS', KEYS[1], 'decision') == 0 then
   call('HSET', KEYS[1], 'decision', ARGV[2], 'at', now(), 'by', ARGV[3])
-  call('PEXPIRE', KEYS[1], ARGV[1])
 end
+call('PEXPIRE', KEYS[1], ARGV[1])
 return view(KEYS[1])
 `
 

@@ -109,7 +109,7 @@ export const guaranteeMutants: readonly Mutant[] = [
     name: 'half-late-commit-memory',
     breaks: 'a commit that comes after the rollback is accepted (memory)',
     file: 'lib/transactional-message/memory.ts',
-    from: 'if (before.decision) return before',
+    from: 'if (before.decision) return this.#write(scope, transactionId, before)',
     to: '',
     tests: tests(DECISIONS, 'MemoryDecisionStore lets the first decision stand'),
   },

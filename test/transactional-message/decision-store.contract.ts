@@ -4,6 +4,7 @@ import { expect } from 'chai'
 import { v7 } from 'uuid'
 import type { DecisionScope, DecisionStore } from '../../lib/transactional-message/decisions.ts'
 import { UNDECIDED } from '../../lib/transactional-message/decisions.ts'
+import { eventually } from '../support/eventually.ts'
 import { unique } from '../support/unique.ts'
 
 /** A scope that no other test uses. */
@@ -11,8 +12,12 @@ export function freshScope(retentionMs = 60_000): DecisionScope {
   return { name: unique('payments'), retentionMs }
 }
 
-/** `open` gives a store; `second` another one over the same data, as another process would have. */
-export function decisionStoreContract(open: () => DecisionStore, second: () => DecisionStore = open): void {
+/** `open` gives a store; `second` another one over the same data, as another process would have; `young` one that has not swept yet. */
+export function decisionStoreContract(
+  open: () => DecisionStore,
+  second: () => DecisionStore = open,
+  young: () => DecisionStore = open,
+): void {
   it('knows nothing of a transaction before anybody wrote of it', async () => {
     expect(await open().look(freshScope(), ['a', 'b'])).to.deep.equal([UNDECIDED, UNDECIDED])
     expect(await open().look(freshScope(), [])).to.deep.equal([])
@@ -35,6 +40,20 @@ export function decisionStoreContract(open: () => DecisionStore, second: () => D
     await open().published(scope, 't', 'half')
     await open().published(scope, 't', 'half')
     expect(await open().look(scope, ['t'])).to.deep.equal([{ ...first, published: 'half' }])
+  })
+
+  it('remembers a decision for as long again when it is repeated', async () => {
+    const { name } = freshScope()
+    const brief = { name, retentionMs: 300 }
+    const first = await open().decide(brief, 'again', 'committed', 'service')
+    expect(await second().decide({ name, retentionMs: 60_000 }, 'again', 'committed', 'check')).to.deep.equal(first)
+    await open().decide(brief, 'once', 'committed', 'service')
+    await eventually(async () => {
+      // Where what has expired is read until it is swept, the first use sweeps.
+      await young().decide(freshScope(), 'other', 'committed', 'service')
+      expect((await open().look({ name, retentionMs: 60_000 }, ['once']))[0]).to.deep.equal(UNDECIDED)
+    })
+    expect(await open().look(brief, ['again'])).to.deep.equal([first])
   })
 
   it('gives many deciders at the same time one answer', async () => {

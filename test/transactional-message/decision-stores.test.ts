@@ -81,7 +81,11 @@ describe('PostgresDecisionStore', () => {
     await client.end()
     await schema.close()
   })
-  decisionStoreContract(() => store)
+  decisionStoreContract(
+    () => store,
+    () => store,
+    () => new PostgresDecisionStore({ pool: schema.pool, schema: schema.name }),
+  )
 
   it("makes the caller's work and the decision one: both stand, or neither", async () => {
     const scope = freshScope()

@@ -266,6 +266,19 @@ describe('transactional messages', () => {
     await nothingWaits(name)
   })
 
+  it('remembers a commit for as long as its messages cannot go out, however long that is', async () => {
+    const { surehop, payments, name } = await bench({ checks: 1, checkCapMs: 200, maxAgeMs: 1_000, retentionMs: 1_000 })
+    const missing = uniqueQueue('not-yet')
+    // Each pause is three quarters of `checkCapMs` at least: the twelfth try comes long after `retentionMs`.
+    const twelfth = event('transaction.warning', ({ warning }) => warning.includes('(try 12)'))
+    await payments.run([messageTo(missing)], () => {})
+    await twelfth
+    expect((await counts(`${name}.half.parked`)).messages).to.equal(0)
+    await surehop.declare({ queues: [{ name: missing, arguments: { 'x-queue-type': 'quorum' } }] })
+    await taken(missing)
+    await nothingWaits(name)
+  })
+
   it('says undecided, and not failed, when the work is done and the store cannot be reached', async () => {
     const store = new MemoryDecisionStore()
     let down = false
