@@ -5,7 +5,8 @@
  *
  * Promises: once a statement of a pool was given up on, the server is told to end the next ones in time by itself, until that was
  * not needed for a minute. So a relay leaves behind the statements that were under way when it began, and no more.
- * Costs nothing before: to say it takes a transaction, and that two more round trips.
+ * Costs nothing before: to say it takes a transaction, and that two more round trips. A transaction that is never ended, because the
+ * line was lost or the process froze in the middle of it, the server ends, too: it would hold its locks for hours.
  */
 const REMEMBERED_MS = 60_000
 /** SQLSTATE: canceled by statement_timeout; lock not available in time. */
@@ -24,6 +25,12 @@ export function isEnding(pool: object): boolean {
   return performance.now() < (until.get(pool) ?? Number.NEGATIVE_INFINITY)
 }
 
+/** Says a time limit for this transaction; a shorter one of the role or database stays. */
+function limited(setting: string, ms: number): string {
+  const own = `current_setting('${setting}')`
+  return `set_config('${setting}', CASE WHEN CAST(${own} AS interval) BETWEEN interval '1 ms' AND interval '${ms} ms' THEN ${own} ELSE '${ms}' END, true)`
+}
+
 /**
  * Runs one statement that the server ends after `ms`, or sooner where its role or database says so.
  * @throws what the database says; the client is then inside a transaction, and is to be closed
@@ -32,9 +39,10 @@ export async function endedByServer<T>(
   { pool, client }: { readonly pool: object; readonly client: { query(sql: string): Promise<unknown> } },
   { ms, run }: { readonly ms: number; readonly run: () => Promise<T> },
 ): Promise<T> {
+  const most = Math.ceil(ms)
   try {
-    await client.query(`BEGIN; SELECT set_config('statement_timeout', CASE current_setting('statement_timeout') WHEN '0'
-      THEN '${Math.ceil(ms)}' ELSE current_setting('statement_timeout') END, true)`)
+    const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'].map((it) => limited(it, most))
+    await client.query(`BEGIN; SELECT ${limits.join(', ')}`)
     const answer = await run()
     await client.query('COMMIT')
     return answer

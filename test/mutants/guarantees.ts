@@ -4,6 +4,7 @@ import { type Mutant, tests } from './mutant.ts'
 
 const PROCESSOR = 'lib/consumer/processor.ts'
 const RELAY = 'test/outbox/relay.test.ts'
+const GIVEN_UP = 'test/sql/given-up.test.ts'
 const DECISIONS = 'test/transactional-message/decision-stores.test.ts'
 const EVERY_STEP = (...titled: readonly string[]) => tests('test/consumer/every-step.test.ts', ...titled)
 
@@ -80,6 +81,22 @@ export const guaranteeMutants: readonly Mutant[] = [
     from: 'this.#parts.sender.send(entry.row).then(',
     to: 'Promise.resolve(void this.#parts.sender.send(entry.row).catch(() => {})).then(',
     tests: tests(RELAY, 'holds back only the key of a row that no queue takes'),
+  },
+  {
+    name: 'given-up-statements-pile-up',
+    breaks: 'statements at a locked table wait on, one after another, until the database has no connection left',
+    file: 'lib/sql/given-up.ts',
+    from: 'return performance.now() < (until.get(pool) ?? Number.NEGATIVE_INFINITY)',
+    to: 'return until.has(pool) && performance.now() < 0',
+    tests: tests(GIVEN_UP, 'is the last one of its pool to wait on'),
+  },
+  {
+    name: 'given-up-transaction-stays-open',
+    breaks: 'a relay whose line is lost before its COMMIT leaves rows locked for hours',
+    file: 'lib/sql/given-up.ts',
+    from: "['statement_timeout', 'idle_in_transaction_session_timeout'].map(",
+    to: "['statement_timeout'].map(",
+    tests: tests(GIVEN_UP, 'leaves no transaction open, and no row locked'),
   },
   {
     name: 'relay-ignores-returned',
