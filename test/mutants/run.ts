@@ -1,9 +1,10 @@
 // `npm run test:mutants`: faults made by hand, one after another, in a copy of the code; for each, the tests that must notice it.
 //
-//   check the texts ─▶ copy ─▶ the tests without a fault must pass ─▶ each mutant: put in, test, take out ─▶ table
+//   check the texts, and that every title has a test ─▶ copy ─▶ each mutant: put in, test, take out ─▶ the tests without a fault ─▶ table
 //
 // Promises: the checkout is not touched; a mutant that nobody notices, one whose text is not in the code exactly once, and tests
-// that fail without a fault make the command fail. Does NOT promise that faults other than these are noticed.
+// that fail without a fault make the command fail. These run last: on the same services, which so did all the time what tests ask of them,
+// and over whatever the mutants left in them. Does NOT promise that faults other than these are noticed.
 
 import { Command, InvalidArgumentError } from 'commander'
 import { mutants as all } from './all.ts'
@@ -11,7 +12,8 @@ import { Copy, ROOT } from './copy.ts'
 import { keptInLab, type Seen, seenOf, triedInLab } from './in-lab.ts'
 import { faulty, type Mutant } from './mutant.ts'
 import { type Fate, failuresOf, isCaught, lineOf, listOf, tableOf } from './report.ts'
-import { tried } from './trial.ts'
+import { silentOf } from './services.ts'
+import { confirmed, tried } from './trial.ts'
 
 const MUTANT_MS = 120_000
 const BASELINE_MS = 600_000
@@ -36,10 +38,11 @@ async function main(): Promise<number> {
   if (!lab) refuseWithoutServices()
   await using copy = await Copy.make()
   if (lab) return await showInLab(copy, seenOf(mutants), seed)
-  if (!(await passWithout(copy, mutants, seed))) return 1
+  if (!(await haveTests(copy, mutants, seed))) return 1
   const fates = await tryAll(copy, mutants, seed)
+  const sound = await passWithout(copy, mutants, seed)
   console.log(`\n${tableOf(fates)}`)
-  return summary(fates)
+  return Math.max(summary(fates), sound ? 0 : 1)
 }
 
 function flags(): Flags {
@@ -87,21 +90,42 @@ async function showInLab(copy: Copy, seen: readonly Seen[], seed: number): Promi
   return summary(fates)
 }
 
-/** Tests that fail anyway notice nothing; neither does a title that no test has. */
-async function passWithout(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<boolean> {
+function testsOf(mutants: readonly Mutant[]): Mutant['tests'] {
   const files = [...new Set(mutants.flatMap(({ tests }) => tests.files))]
   const titled = [...new Set(mutants.flatMap(({ tests }) => tests.titled))]
-  console.error(`Without a fault: the tests of ${mutants.length} mutants in ${files.length} files...`)
-  const verdict = await tried(copy.folder, { files, titled, seed, bail: false, withinMs: BASELINE_MS })
-  const { passed, failed, trouble, seconds } = verdict
-  const missing = titled.filter(
-    (part) => ![...passed, ...failed.map(({ title }) => title)].some((it) => it.includes(part)),
-  )
+  return { files, titled }
+}
+
+/** A title that no test has notices nothing; nor does a test where a service is missing. */
+async function haveTests(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<boolean> {
+  const { files, titled } = testsOf(mutants)
+  const { passed, trouble } = await tried(copy.folder, {
+    files,
+    titled,
+    seed,
+    bail: false,
+    withinMs: BASELINE_MS,
+    dry: true,
+  })
+  const silent = await silentOf(process.env)
+  const missing = titled.filter((part) => !passed.some((it) => it.includes(part)))
   if (trouble) console.error(`TROUBLE: ${trouble}`)
-  if (failed.length > 0) console.error(`These fail without a fault, so they cannot show one:\n${failuresOf(failed)}`)
+  if (silent) console.error(`TROUBLE: ${silent}`)
   if (missing.length > 0) console.error(`No test has these words in its title:\n  ${missing.join('\n  ')}`)
-  if (trouble || failed.length > 0 || missing.length > 0) return false
-  console.error(`Without a fault: ${passed.length} tests pass (${seconds.toFixed(0)} s).\n`)
+  return !trouble && !silent && missing.length === 0
+}
+
+/** Tests that fail anyway notice nothing. */
+async function passWithout(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<boolean> {
+  const tests = testsOf(mutants)
+  console.error(`\nWithout a fault: the tests of ${mutants.length} mutants in ${tests.files.length} files...`)
+  const verdict = await tried(copy.folder, { ...tests, seed, bail: false, withinMs: BASELINE_MS })
+  const { passed, failed, trouble, seconds } = verdict
+  if (trouble) console.error(`TROUBLE: ${trouble}`)
+  if (failed.length > 0)
+    console.error(`These fail without a fault, so they have shown none above:\n${failuresOf(failed)}`)
+  if (trouble || failed.length > 0) return false
+  console.error(`Without a fault: ${passed.length} tests pass (${seconds.toFixed(0)} s).`)
   return true
 }
 
@@ -109,7 +133,8 @@ async function tryAll(copy: Copy, mutants: readonly Mutant[], seed: number): Pro
   const fates: Fate[] = []
   for (const mutant of mutants) {
     const trial = { ...mutant.tests, seed, bail: true, withinMs: MUTANT_MS }
-    const fate = { mutant, verdict: await copy.with(mutant, () => tried(copy.folder, trial)) }
+    const seen = await copy.with(mutant, () => tried(copy.folder, trial))
+    const fate = { mutant, verdict: await confirmed(seen, () => tried(copy.folder, trial), process.env) }
     fates.push(fate)
     console.error(lineOf(fate, { n: fates.length, of: mutants.length }))
   }

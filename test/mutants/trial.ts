@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { guard } from '../support/guard.ts'
+import { type Environment, silentOf } from './services.ts'
 
 /** What to run. */
 export interface Trial {
@@ -16,6 +17,8 @@ export interface Trial {
   /** Ends with the first failure. */
   readonly bail: boolean
   readonly withinMs: number
+  /** Runs nothing: all count as passed. */
+  readonly dry?: true
 }
 
 /** What came of it. */
@@ -36,6 +39,24 @@ export interface Failure {
 }
 
 const TEST_MS = 30_000
+/** It may be the machine, or a service that is gone, and no fault. */
+const DOUBTFUL = /^Timeout of \d+ms exceeded|ECONNREFUSED|ECONNRESET|EPIPE|connection.*(?:closed|refused|terminated)/i
+
+/**
+ * What a mutant was seen by, looked at once more: where a service is silent, or the same tests fail without the fault, it is trouble.
+ * @param without the same tests, without the fault; asked for only where the failure may have come of time or a connection
+ */
+export async function confirmed(seen: Verdict, without: () => Promise<Verdict>, env: Environment): Promise<Verdict> {
+  if (seen.trouble !== undefined || seen.failed.length === 0) return seen
+  const silent = await silentOf(env)
+  if (silent) return { ...seen, trouble: `a service does not answer, so nothing was shown: ${silent}` }
+  if (!seen.failed.some(({ why }) => DOUBTFUL.test(why))) return seen
+  const { trouble, failed, seconds } = await without()
+  const spent = { ...seen, seconds: seen.seconds + seconds }
+  if (trouble !== undefined) return { ...spent, trouble: `without the fault: ${trouble}` }
+  const [first] = failed
+  return first ? { ...spent, trouble: `without the fault, too: ${first.title}: ${first.why}` } : spent
+}
 
 /** Runs it; never rejects for what the tests do. */
 export async function tried(folder: string, trial: Trial): Promise<Verdict> {
@@ -51,7 +72,7 @@ export async function tried(folder: string, trial: Trial): Promise<Verdict> {
   return { passed, failed, trouble: heard.trouble(code), seconds: (performance.now() - began) / 1_000 }
 }
 
-function start(folder: string, { files, titled, seed, bail }: Trial): ChildProcess {
+function start(folder: string, { files, titled, seed, bail, dry }: Trial): ChildProcess {
   const settings = ['--import', 'tsx', '--import', './test/mutants/settings.ts']
   const how = ['--no-config', '--exit', '--timeout', `${TEST_MS}`, '--retries', '0', '--reporter', 'json-stream']
   const which = ['--grep', titled.map(escaped).join('|'), ...files]
@@ -60,6 +81,7 @@ function start(folder: string, { files, titled, seed, bail }: Trial): ChildProce
     join('node_modules', 'mocha', 'bin', 'mocha.js'),
     ...how,
     ...(bail ? ['--bail'] : []),
+    ...(dry ? ['--dry-run'] : []),
     ...which,
   ]
   const env = { ...process.env, MUTANTS_SEED: `${seed}` }
