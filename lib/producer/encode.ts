@@ -2,7 +2,6 @@
  * Turns what a user publishes into bytes and AMQP properties, and refuses on our side what the broker would refuse by
  * closing the channel: too large bodies and headers, too long ids. Pure.
  */
-import { types } from 'node:util'
 import { MAX_DELAY_MS } from '../backoff.ts'
 import { MessageInvalid } from '../errors.ts'
 import { withDoubles } from '../forward.ts'
@@ -94,6 +93,7 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 function encodeBody(body: unknown): Buffer {
   if (Buffer.isBuffer(body)) return body
   if (body instanceof Uint8Array) return Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  refusePromise(body)
   let json: string | undefined
   try {
     json = JSON.stringify(body)
@@ -110,10 +110,32 @@ function encodeBody(body: unknown): Buffer {
 
 /** @throws MessageInvalid for what JSON makes an empty object of, whatever it holds: it would be confirmed, and lost */
 function refuseEmptied(body: unknown): void {
-  const isPromise = types.isPromise(body)
-  if (!isPromise && !types.isMap(body) && !types.isSet(body) && !types.isNativeError(body)) return
-  const why = isPromise ? 'is an await missing?' : 'JSON keeps nothing of it'
-  throw new MessageInvalid('body', `expected body to be something JSON can carry, got ${show(body)}: ${why}`)
+  if (isPlain(body)) return
+  throw new MessageInvalid(
+    'body',
+    `expected body to be something JSON can carry, got ${show(body)}: JSON keeps nothing of it`,
+  )
+}
+
+/** All that keeps what it holds elsewhere has a tag of its own (a Map, an Error, an ArrayBuffer, a Blob), whatever realm it comes of. */
+function isPlain(body: unknown): boolean {
+  return (
+    typeof (body as Convertible).toJSON === 'function' || Object.prototype.toString.call(body) === '[object Object]'
+  )
+}
+
+/** @throws MessageInvalid for a promise of any kind, also a query that runs when it is awaited: what it is for would be lost */
+function refusePromise(body: unknown): void {
+  if (typeof (body as Convertible | null | undefined)?.then !== 'function') return
+  throw new MessageInvalid(
+    'body',
+    `expected body to be something JSON can carry, got ${show(body)}: is an await missing?`,
+  )
+}
+
+interface Convertible {
+  readonly then?: unknown
+  readonly toJSON?: unknown
 }
 
 function checkFields(message: OutgoingMessage): void {

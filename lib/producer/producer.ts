@@ -11,6 +11,7 @@ import type { DelayRoute } from '../topology/delay.ts'
 import { Batch, type PublishResult } from './batch.ts'
 import { type Encoded, type EncodeOptions, encode, type Target } from './encode.ts'
 import type { Asker, Publisher, Receipt, SendOptions } from './publisher.ts'
+import { untilAborted } from './source.ts'
 
 /** Options of a producer. All have defaults. */
 export interface ProducerOptions {
@@ -138,6 +139,7 @@ export class Producer {
    * Publishes many messages, as fast as the window allows, and tells the outcome of each, in the order given.
    * Never rejects for a message's failure. Takes any iterable, also an async one; no more than a window's messages wait to be sent at a time.
    * Once its signal has fired, or the producer is closed, it asks an iterable that is no array for no more: what that had left has no outcome.
+   * Nor does it wait, once its signal has fired, for what an async one was asked for.
    * @throws InvalidOption
    */
   async publishMany(
@@ -148,20 +150,28 @@ export class Producer {
     const send = this.#checked(exchange, options)
     const { publisher } = this.#parts
     const batch = new Batch({ exchange }, send)
-    if (Symbol.asyncIterator in messages) {
-      for await (const message of messages) {
-        await this.#take(batch, message)
-        await publisher.room(send.signal)
-        if (publisher.isOver(send.signal)) break
+    let over = false
+    try {
+      if (Symbol.asyncIterator in messages) {
+        for await (const message of untilAborted(messages, send.signal)) {
+          await this.#take(batch, message)
+          await publisher.room(send.signal)
+          over = publisher.isOver(send.signal)
+          if (over) break
+        }
+      } else {
+        const mayBeEndless = !Array.isArray(messages)
+        for (const message of messages) {
+          const taking = this.#take(batch, message)
+          if (taking) await taking
+          if (publisher.crowded) await publisher.room(send.signal)
+          over = mayBeEndless && publisher.isOver(send.signal)
+          if (over) break
+        }
       }
-    } else {
-      const mayBeEndless = !Array.isArray(messages)
-      for (const message of messages) {
-        const taking = this.#take(batch, message)
-        if (taking) await taking
-        if (publisher.crowded) await publisher.room(send.signal)
-        if (mayBeEndless && publisher.isOver(send.signal)) break
-      }
+    } catch (error) {
+      // Of a source that fails to clean up, when it is let go of: what was sent has its outcomes.
+      if (!over) throw error
     }
     return batch.results()
   }

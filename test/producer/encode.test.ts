@@ -57,8 +57,17 @@ describe('encode', () => {
     for (const body of [new Map([[1, 2]]), new Set([1]), new TypeError('x')])
       expect(refusal({ body }).message).contain(`got an object of ${body.constructor.name}: JSON keeps nothing of it`)
     expect(refusal({ body: Promise.resolve({ id: 1 }) }).message).contain('an object of Promise: is an await missing?')
+    const bytes = new ArrayBuffer(8)
+    for (const body of [bytes, new DataView(bytes), /x/, new Blob(['x']), new URLSearchParams('a=1'), new WeakMap()])
+      expect(refusal({ body }).message).contain('JSON keeps nothing of it')
+    // Of Prisma, whose queries begin when they are awaited; and of Bluebird, whose promises JSON makes something of.
+    const thenable = Object.fromEntries([['then', () => {}]])
+    const query = { ...thenable, [Symbol.toStringTag]: 'PrismaPromise' }
+    for (const body of [query, { ...thenable, toJSON: () => ({ isFulfilled: false }) }])
+      expect(refusal({ body }).message).contain('is an await missing?')
     class Ping {}
-    for (const body of [{}, new Ping()]) expect(encoded({ body }).content.toString()).equal('{}')
+    for (const body of [{}, new Ping(), Object.create(null), { toJSON: () => ({}) }])
+      expect(encoded({ body }).content.toString()).equal('{}')
     expect(encoded({ body: Object.assign(new Error('x'), { code: 1 }) }).content.toString()).equal('{"code":1}')
   })
 

@@ -4,12 +4,17 @@ import { z } from 'zod'
 import { Connection } from '../../lib/connection/connection.ts'
 import { pause } from '../../lib/deadline.ts'
 import { InvalidOption, MessageInvalid, PermissionRefused, PublishFailed, ResourceMissing } from '../../lib/errors.ts'
-import { HEADER } from '../../lib/message.ts'
+import { HEADER, type OutgoingMessage } from '../../lib/message.ts'
 import { Events } from '../../lib/observability/events.ts'
 import { Publisher } from '../../lib/producer/publisher.ts'
 import { administered, failure, wiring } from '../connection/wiring.ts'
-import { eventually } from '../support/eventually.ts'
+import { eventually, within } from '../support/eventually.ts'
 import { unique } from '../support/unique.ts'
+
+function aborter(): { readonly signal: AbortSignal; readonly abort: () => void } {
+  const controller = new AbortController()
+  return { signal: controller.signal, abort: () => controller.abort() }
+}
 
 describe('publish', () => {
   const wired = wiring()
@@ -345,10 +350,63 @@ describe('publish', () => {
       expect(taken.sync, by).equal(5)
       expect(results.at(-1), by).include({ outcome: 'not-sent' })
       expect(results, by).length(6)
-      expect(await producer.publishMany('', endlessLater(), { signal: enough.signal }), by).length(1)
-      expect(taken.cleaned, by).equal(2)
+      const [asked, begun] = by === 'a signal' ? [0, 1] : [1, 2]
+      expect(await producer.publishMany('', endlessLater(), { signal: enough.signal }), by).length(asked)
+      expect(taken.cleaned, by).equal(begun)
       // A list has an end, and whoever gave it counts on an outcome for each.
       expect(await producer.publishMany('', Array(3).fill({ body }), { signal: enough.signal }), by).length(3)
+    }
+  })
+
+  it('publishMany is not kept, once its signal has fired, by a source that gives no more, nor are outcomes lost with one that fails to end', async () => {
+    const queue = await wired.queue()
+    const producer = (await wired.surehop()).producer()
+    const broken = () => {
+      throw new Error('the cursor cannot be closed')
+    }
+    const sources: Record<string, (end: () => void) => Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage>> = {
+      async *'gives no more'(end) {
+        yield { body, routingKey: queue }
+        setImmediate(end)
+        await new Promise(() => {})
+      },
+      async *'ends with the signal'(end) {
+        yield { body, routingKey: queue }
+        end()
+        throw new Error('aborted')
+      },
+      async *'cannot be closed, as a generator'(end) {
+        try {
+          for (; ; setImmediate(end)) yield { body, routingKey: queue }
+        } finally {
+          broken()
+        }
+      },
+      *'cannot be closed'(end) {
+        try {
+          for (; ; end()) yield { body, routingKey: queue }
+        } finally {
+          broken()
+        }
+      },
+      'cannot be closed, later': (end) => ({
+        [Symbol.asyncIterator]: () => ({
+          next: async () => {
+            setImmediate(end)
+            return { done: false, value: { body, routingKey: queue } }
+          },
+          return: broken,
+        }),
+      }),
+    }
+    for (const [kind, source] of Object.entries(sources)) {
+      const { signal, abort } = aborter()
+      const results = await within(producer.publishMany('', source(abort), { signal }), { what: kind })
+      expect(results.length, kind).above(0)
+      expect(
+        results.filter((result) => !result?.outcome),
+        kind,
+      ).empty
     }
   })
 
