@@ -54,3 +54,16 @@ export function steps(...delaysMs: readonly number[]): Backoff {
   const at = (failures: number) => delaysMs[Math.min(failures, delaysMs.length) - 1]!
   return { delayMs: at, maxDelayMs: at }
 }
+
+const FALLBACK = exponential()
+
+/** What a backoff asks for, which may be of a user's own making: where it throws, or answers nonsense, what {@link exponential} asks for. */
+export function soundDelayMs(backoff: Backoff, failures: number): number {
+  try {
+    const delayMs = backoff.delayMs(failures)
+    if (typeof delayMs === 'number' && delayMs >= 0) return delayMs
+  } catch {
+    // as below
+  }
+  return FALLBACK.delayMs(failures)
+}

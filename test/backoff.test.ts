@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { exponential, fixed, MAX_DELAY_MS, steps } from '../lib/backoff.ts'
+import { exponential, fixed, MAX_DELAY_MS, soundDelayMs, steps } from '../lib/backoff.ts'
 
 const failures = fc.integer({ min: 1, max: 5_000 })
 
@@ -46,5 +46,18 @@ describe('backoff', () => {
     expect(() => fixed({ delayMs: MAX_DELAY_MS + 1 })).throw('expected delayMs')
     expect(() => exponential({ baseMs: 0 })).throw('expected baseMs')
     expect(() => exponential({ basems: 1 } as object)).throw('did you mean "baseMs"?')
+  })
+
+  it('of a user’s own that throws, or answers no number, is replaced by the usual one', () => {
+    const answering = (answer: unknown) => ({ delayMs: () => answer as number, maxDelayMs: () => 0 })
+    for (const answer of [Number.NaN, -1, '5', null, undefined, 5n, Promise.resolve(5)])
+      expect(soundDelayMs(answering(answer), 1)).within(0, 1_000)
+    const throwing = { delayMs: () => expect.fail('no such step'), maxDelayMs: () => 0 }
+    expect(soundDelayMs(throwing, 1)).within(0, 1_000)
+    expect([0, 7, Number.POSITIVE_INFINITY].map((answer) => soundDelayMs(answering(answer), 1))).deep.equal([
+      0,
+      7,
+      Number.POSITIVE_INFINITY,
+    ])
   })
 })

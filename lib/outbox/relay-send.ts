@@ -8,7 +8,7 @@
  *
  * A row whose time has not come takes the rest of its delay in the broker, never less.
  */
-import { type Backoff, MAX_DELAY_MS } from '../backoff.ts'
+import { type Backoff, MAX_DELAY_MS, soundDelayMs } from '../backoff.ts'
 import type { Connection } from '../connection/connection.ts'
 import {
   BrokerTimeout,
@@ -79,7 +79,7 @@ export class Sender {
 
   /** What is to become of a row that was not sent. */
   judge(row: RelayedRow, error: unknown): Verdict | 'again' {
-    const { attempts: most, backoff } = this.#parts
+    const { attempts: most } = this.#parts
     const cause = error instanceof Error ? error : new Error(String(error))
     if (this.#saysNothing(cause)) return 'again'
     const { position, key } = row
@@ -87,10 +87,14 @@ export class Sender {
     if (cause instanceof PublishFailed && cause.retryable) {
       const failures = (this.#uncounted.get(position) ?? 0) + 1
       this.#remember(position, failures)
-      return { state: 'held', attempts, delayMs: backoff.delayMs(failures), error: cause }
+      return { state: 'held', attempts, delayMs: this.#pauseAfter(failures), error: cause }
     }
     const state = attempts + 1 >= most || isLongKey(key) ? 'parked' : 'held'
-    return { state, attempts: attempts + 1, delayMs: backoff.delayMs(attempts + 1), error: cause }
+    return { state, attempts: attempts + 1, delayMs: this.#pauseAfter(attempts + 1), error: cause }
+  }
+
+  #pauseAfter(failures: number): number {
+    return Math.min(MAX_DELAY_MS, soundDelayMs(this.#parts.backoff, failures))
   }
 
   /** Nothing need be remembered of it any more. */

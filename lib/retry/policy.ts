@@ -1,5 +1,5 @@
 /** Decides after a failed attempt: again in so many ms, or never. Pure but for the clock and the jitter. */
-import { type Backoff, exponential } from '../backoff.ts'
+import { type Backoff, exponential, soundDelayMs } from '../backoff.ts'
 import type { FailurePolicy, Verdict } from '../consumer/handler.ts'
 import { DeadLetterNow, MessageInvalid, RetryLater } from '../errors.ts'
 import { callable, checkOptions, having, integer, number } from '../options.ts'
@@ -18,7 +18,6 @@ export interface RetryOptions {
 
 const DAY_MS = 24 * 3_600_000
 const MAX_ATTEMPTS = 1_000
-const FALLBACK = exponential()
 
 /** @throws InvalidOption */
 export function retryPolicy(options: RetryOptions = {}): RetryPolicy {
@@ -71,7 +70,7 @@ export class RetryPolicy implements FailurePolicy {
     const asked = error instanceof RetryLater ? error.delayMs : undefined
     if (asked === undefined && !this.#worthIt(error)) return { verdict: 'dead', reason: 'error is not retryable' }
     if (attempt >= this.attempts) return { verdict: 'dead', reason: `failed ${attempt} times` }
-    const delayMs = asked ?? this.#delayMs(attempt)
+    const delayMs = asked ?? soundDelayMs(this.#backoff, attempt)
     const now = Date.now()
     if (now + delayMs > (firstFailedAt ?? now) + this.spanMs)
       return { verdict: 'dead', reason: `still failing ${this.spanMs} ms after its first failure` }
@@ -80,7 +79,7 @@ export class RetryPolicy implements FailurePolicy {
 
   again(attempt: number): Verdict {
     if (attempt > this.attempts) return { verdict: 'dead', reason: `failed ${attempt - 1} times` }
-    return { verdict: 'retry', delayMs: this.#delayMs(Math.max(1, attempt - 1)) }
+    return { verdict: 'retry', delayMs: soundDelayMs(this.#backoff, Math.max(1, attempt - 1)) }
   }
 
   /** Anything can be thrown, `undefined` too; a `retryable` that trips over it has not said no. */
@@ -90,17 +89,6 @@ export class RetryPolicy implements FailurePolicy {
     } catch {
       return true
     }
-  }
-
-  /** A backoff of one's own may answer nonsense; the message is repeated all the same. */
-  #delayMs(failures: number): number {
-    try {
-      const delayMs = this.#backoff.delayMs(failures)
-      if (delayMs >= 0) return delayMs
-    } catch {
-      // as below
-    }
-    return FALLBACK.delayMs(failures)
   }
 
   #failures(): number[] {

@@ -180,6 +180,24 @@ describe('a relay, when the broker or the database fails', function () {
     for (const key of numbers(150)) expect(arrivals.bodies(`k${key}`)).deep.equal([key, key + 150])
   })
 
+  it('tries again, and holds nobody else up, where a backoff of one’s own throws or answers no number', async () => {
+    const arrivals = await r.arrivals(queue)
+    const delays = r.record('outbox.held')
+    const backoff = {
+      delayMs: (failures: number) => {
+        if (failures === 1) throw new Error('no such step')
+        return Number.NaN
+      },
+      maxDelayMs: () => 0,
+    }
+    await r.relay({ pollMs: 20, backoff, attempts: 3 })
+    await r.add({ queue: `${queue}-nowhere`, key: 'a', body: 0 }, { queue, key: 'a', body: 1 }, { queue, body: 2 })
+    await arrivals.count(2)
+    expect(arrivals.bodies()).deep.equal([2, 1])
+    expect(delays.map(({ attempt }) => attempt)).deep.equal([1, 2])
+    for (const { delayMs } of delays) expect(delayMs).within(0, 2_000)
+  })
+
   it('does not forget a failure whose record had no answer', async () => {
     const proxy = await startProxy(String(process.env['DATABASE_URL']))
     r.later(() => proxy.close())
