@@ -10,7 +10,13 @@ export type { BodyFormat, IdentityPolicy } from './consumer/decode.ts'
 export type { Context, ContextPublishOptions, Handler, Middleware } from './consumer/handler.ts'
 // dead letters
 export type { LetterEdit } from './dead-letter/copies.ts'
-export type { DeadLetters, DeadLettersOptions, FullLetter, ImportResult } from './dead-letter/dead-letters.ts'
+export type {
+  DeadLetters,
+  DeadLettersOptions,
+  FullLetter,
+  ImportResult,
+  LookOptions,
+} from './dead-letter/dead-letters.ts'
 export type { SkipReason } from './dead-letter/fate.ts'
 export { FILTER_FIELDS, type FilterField, parseFilter } from './dead-letter/filter.ts'
 export type { LetterGroup } from './dead-letter/groups.ts'

@@ -45,6 +45,14 @@ export interface DeadLettersParts {
   readonly events: Events
 }
 
+/** How letters are looked at. */
+export interface LookOptions {
+  /** Those that were discarded. Default false. */
+  readonly archive?: boolean
+  /** Ends the look: it throws the signal's reason. */
+  readonly signal?: AbortSignal
+}
+
 /** A letter with all of it. */
 export interface FullLetter extends Letter {
   readonly body: Buffer
@@ -64,6 +72,8 @@ const RULES = {
   idempotency: having('an idempotency store such as RedisIdempotencyStore', 'look'),
   scopeName: text(200),
 }
+const aSignal = having('an AbortSignal', 'addEventListener')
+const LOOK_RULES = { archive: flag, signal: aSignal }
 const target: Rule = (value) =>
   queueName(value) ? undefined : 'a queue that is neither dead letters, an archive nor a delay'
 const REPLAY_RULES = {
@@ -74,7 +84,7 @@ const REPLAY_RULES = {
   maxFailing: number(0, 1),
   force: flag,
   to: target,
-  signal: object,
+  signal: aSignal,
   onOutcome: callable,
   onBatch: callable,
 }
@@ -100,10 +110,11 @@ export class DeadLetters {
 
   /**
    * The letters, oldest first, read as they are asked for. Nobody else can look until the iteration ends.
-   * @throws ResourceBusy, ResourceMissing, NotConnected; InvalidOption for a selection that cannot be read
+   * @throws ResourceBusy, ResourceMissing, NotConnected; InvalidOption for a selection that cannot be read; BrokerTimeout for a queue that
+   *   has letters and gives none
    */
-  async *list(selection: Selection = {}, options: { readonly archive?: boolean } = {}): AsyncGenerator<Letter> {
-    for await (const { letter } of this.#selected(selection, options.archive)) yield letter
+  async *list(selection: Selection = {}, options: LookOptions = {}): AsyncGenerator<Letter> {
+    for await (const { letter } of this.#selected(selection, options)) yield letter
   }
 
   /** How many there are, those somebody looks at now not counted. */
@@ -111,17 +122,17 @@ export class DeadLetters {
     return countOf(this.#parts.connection, options.archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue))
   }
 
-  /** Letters that failed alike, the largest group first. */
-  async groups(selection: Selection = {}): Promise<LetterGroup[]> {
+  /** Letters that failed alike, the largest group first; never some of them only: interrupted, it throws. */
+  async groups(selection: Selection = {}, options: LookOptions = {}): Promise<LetterGroup[]> {
     const grouping = new Grouping()
-    for await (const { letter } of this.#selected(selection)) grouping.add(letter)
+    for await (const { letter } of this.#selected(selection, options)) grouping.add(letter)
     return grouping.result()
   }
 
   /** All letters with this id, with body and headers: normally one, none if there is no such letter. */
-  async show(id: string, options: { readonly archive?: boolean } = {}): Promise<FullLetter[]> {
+  async show(id: string, options: LookOptions = {}): Promise<FullLetter[]> {
     const found: FullLetter[] = []
-    for await (const { letter, taken } of this.#selected({ ids: [id], limit: SAME_ID_MAX }, options.archive))
+    for await (const { letter, taken } of this.#selected({ ids: [id], limit: SAME_ID_MAX }, options))
       found.push(full(letter, taken.raw))
     return found
   }
@@ -139,7 +150,7 @@ export class DeadLetters {
       const take = chooser(reader, selected)
       return replay({ reader, take, publisher, events, queue, store: this.#store, scope: this.#scope }, options)
     }
-    return this.#read(deadQueueOf(queue), send, { most: aheadOf(options) })
+    return this.#read(deadQueueOf(queue), send, { most: aheadOf(options), signal: options.signal })
   }
 
   /** Moves letters to the archive, from which `restore` brings them back for 14 days. Emits dead-letter.discarded. */
@@ -187,8 +198,8 @@ export class DeadLetters {
   }
 
   /** The letters as lines of JSON (NDJSON), each with its line feed. */
-  async *exportTo(selection: Selection = {}, options: { readonly archive?: boolean } = {}): AsyncGenerator<string> {
-    for await (const { taken } of this.#selected(selection, options.archive)) yield `${exportLine(taken.raw)}\n`
+  async *exportTo(selection: Selection = {}, options: LookOptions = {}): AsyncGenerator<string> {
+    for await (const { taken } of this.#selected(selection, options)) yield `${exportLine(taken.raw)}\n`
   }
 
   /**
@@ -234,14 +245,21 @@ export class DeadLetters {
     return sent
   }
 
-  async *#selected(selection: Selection, archive = false): AsyncGenerator<Chosen> {
+  async *#selected(selection: Selection, options: LookOptions): AsyncGenerator<Chosen> {
+    checkOptions('options of a look', options, LOOK_RULES)
     const selected = compileSelection(selection)
-    const { connection } = this.#parts
+    const { archive, signal } = options
     const name = archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue)
-    const reader = await Reader.open(connection, name, { first: selected.limit })
+    signal?.throwIfAborted()
+    const reader = await Reader.open(this.#parts.connection, name, { first: selected.limit, signal })
     try {
       const take = chooser(reader, selected)
-      for (let some = await take(PAGE); some.length > 0; some = await take(PAGE)) yield* some
+      for (let some = await take(PAGE); some.length > 0; some = await take(PAGE))
+        for (const one of some) {
+          signal?.throwIfAborted()
+          yield one
+        }
+      signal?.throwIfAborted()
     } finally {
       await reader.close()
     }
@@ -267,10 +285,11 @@ export class DeadLetters {
     const selected = compileSelection(selection)
     if (!options.dryRun) await this.#declare()
     const { publisher } = this.#parts
-    return this.#read(from, async (reader) => {
+    const moving = async (reader: Reader) => {
       const take = chooser(reader, selected)
       return move({ reader, take, publisher, copyOf: (raw) => copyOf(raw, to), moved }, options)
-    })
+    }
+    return this.#read(from, moving, { signal: options.signal })
   }
 
   #discarded({ messageId, transactionId }: Encoded): void {

@@ -10,8 +10,8 @@
  * nor the order after a reader was killed.
  */
 import type { Connection } from '../connection/connection.ts'
-import { deferred, pause, within } from '../deadline.ts'
-import { Closed, ResourceMissing } from '../errors.ts'
+import { deferred, pause, unlessAborted, within } from '../deadline.ts'
+import { BrokerTimeout, Closed, ResourceMissing } from '../errors.ts'
 import { Leg, type LegListener, type Taken } from './leg.ts'
 import { InspectorLock } from './lock.ts'
 
@@ -29,6 +29,8 @@ const QUIET_MS = 1_000
  * as handed over while it still reads it from disk, for seconds where letters are large (measured).
  */
 const GONE_MS = 10_000
+/** Nothing came for so long, and the broker says that letters are left: it gives them to somebody else, or to nobody, ms. */
+const STARVED_MS = 30_000
 /** How long `close()` waits until the broker counts the letters as ready again, ms. */
 const SETTLE_MS = 2_000
 const SETTLE_PAUSE_MS = 5
@@ -42,6 +44,8 @@ export interface Hold {
   readonly first?: number
   /** Fetched ahead. Default 4,096, or about 16 MiB. */
   readonly most?: number
+  /** No letter is given once it has fired. */
+  readonly signal?: AbortSignal | undefined
 }
 
 /** Reads a queue without taking anything out of it. */
@@ -55,6 +59,7 @@ export class Reader {
   readonly #buffer: Taken[] = []
   readonly #first: number
   readonly #most: number
+  readonly #signal: AbortSignal | undefined
   #given = 0
   #arrived = 0
   #arrivedBytes = 0
@@ -72,6 +77,7 @@ export class Reader {
     this.#connection = connection
     this.#queue = queue
     this.#lock = lock
+    this.#signal = hold.signal
     this.total = total
     this.#most = Math.max(1, Math.min(most, LEG_MAX))
     this.#first = Math.max(1, Math.min(first, FIRST_LEG, this.#most))
@@ -104,11 +110,11 @@ export class Reader {
   }
 
   /**
-   * The next letter, or undefined at the end.
-   * @throws ChannelLost: everything not acked is back in the queue
+   * The next letter, or undefined at the end, or once the signal has fired.
+   * @throws ChannelLost: everything not acked is back in the queue; BrokerTimeout: it has letters and gives none
    */
   async next(): Promise<Taken | undefined> {
-    while (this.#given < this.total && !this.#gone) {
+    while (this.#given < this.total && !this.#gone && !this.#signal?.aborted) {
       if (this.#failure) throw this.#failure
       const taken = this.#buffer.shift()
       if (taken) {
@@ -152,21 +158,37 @@ export class Reader {
     const leg = this.#legs.at(-1)
     if (!leg || leg.spent(this.#ideal())) await this.#nextLeg(leg)
     if (this.#buffer.length > 0) return true
-    const until = performance.now() + GONE_MS
-    while (performance.now() < until) {
-      await within(this.#news.promise, QUIET_MS, () => new Closed('')).catch(() => {})
-      if (this.#arrived > before || this.#failure || (await this.#anyLeft(before))) return true
+    // What was handed out must come back in order, also when nobody waits for more.
+    const [signal, patienceMs] = this.#closing ? [undefined, GONE_MS] : [this.#signal, STARVED_MS]
+    const began = performance.now()
+    for (let leftAt = began; performance.now() < leftAt + GONE_MS; ) {
+      await within(unlessAborted(this.#news.promise, signal), QUIET_MS, () => new Closed('')).catch(() => {})
+      if (this.#arrived > before || this.#failure || signal?.aborted) return true
+      if (await this.#anyLeft()) leftAt = performance.now()
+      if (this.#arrived > before) return true
+      if (leftAt > began + patienceMs) throw this.#starved()
     }
     this.#gone = true
     return false
   }
 
   /** Somebody may have emptied the queue. A second answer on the same channel comes after every delivery sent before the first. */
-  async #anyLeft(before: number): Promise<boolean> {
+  async #anyLeft(): Promise<boolean> {
     const leg = this.#legs.at(-1)!
     const left = await leg.ready()
     await leg.ready()
-    return left > 0 || this.#arrived > before
+    return left > 0
+  }
+
+  /** To close, it need not be waited for once more. */
+  #starved(): Error {
+    const seconds = STARVED_MS / 1_000
+    this.#fail(
+      new BrokerTimeout(
+        `queue "${this.#queue}" has letters and has given none for ${seconds} s. Is another consumer its single active one, is it a stream, or has it lost most of its nodes? See: rabbitmqctl list_queues name type state consumers. What was taken is back in the queue`,
+      ),
+    )
+    return this.#failure!
   }
 
   async #nextLeg(last: Leg | undefined): Promise<void> {
