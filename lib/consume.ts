@@ -24,10 +24,12 @@ import {
   oneOf,
   text,
 } from './options.ts'
+import type { Encoded } from './producer/encode.ts'
 import type { Producer } from './producer/producer.ts'
 import type { Publisher } from './producer/publisher.ts'
 import { type RetryOptions, type RetryPolicy, retryPolicy } from './retry/policy.ts'
 import { retryCopy } from './retry/scheduler.ts'
+import { sendWithStory } from './retry/short-story.ts'
 import { type Schema, validate } from './schema.ts'
 import type { Declarer } from './topology/declarer.ts'
 import { arrivalAtQueue, delayTopology, levelFor } from './topology/delay.ts'
@@ -247,7 +249,7 @@ function topologyOf(queue: string, options: ConsumeOptions, policy: RetryPolicy)
 }
 
 function outletOf(queue: string, { declarer, publisher, service, host }: Surroundings): Outlet {
-  const send = { mandatory: true, deadlineMs: 30_000 }
+  const publish = (copy: Encoded) => publisher.publish(copy, { mandatory: true, deadlineMs: 30_000 })
   const restored = async <T>(publish: () => Promise<T>): Promise<void> => {
     try {
       await publish()
@@ -260,12 +262,12 @@ function outletOf(queue: string, { declarer, publisher, service, host }: Surroun
     retry: (raw, run, attempt, delayMs, failure) =>
       restored(async () => {
         const route = await declarer.delayRoute(delayMs, '', queue)
-        return publisher.publish(retryCopy(raw, run, attempt, failure, route), send)
+        await sendWithStory(retryCopy(raw, run, attempt, failure, route), publish)
       }),
     bury: (raw, run, reason, error) =>
       restored(async () => {
         await declarer.declare({ ...EMPTY, queues: workQueueTopology(queue).queues.slice(1) })
-        return publisher.publish(deadLetter(raw, run, reason, error, { queue, service, host }), send)
+        await sendWithStory(deadLetter(raw, run, reason, error, { queue, service, host }), publish)
       }),
   }
 }

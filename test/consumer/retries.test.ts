@@ -5,9 +5,11 @@ import { v7 } from 'uuid'
 import { DeadLetterNow, fixed, HEADER, onEvent, RetryLater } from '../../lib/index.ts'
 import { latch } from '../support/eventually.ts'
 import { uniqueQueue } from '../support/unique.ts'
-import { closeAll, connected, event, inbox, nothingLeft, raw, Tally, taken } from './setup.ts'
+import { amqpUrl, closeAll, connected, event, inbox, nothingLeft, raw, sendRaw, Tally, taken } from './setup.ts'
 
 const QUICK = fixed({ delayMs: 100 })
+/** The least that RabbitMQ 4.1 and later agree to. */
+const FRAME_BYTES = 8_192
 
 describe('consumer: retries', function () {
   this.timeout(60_000)
@@ -57,6 +59,24 @@ describe('consumer: retries', function () {
     const [first, second, third] = await times.reaches(3)
     expect(second! - first!).to.be.within(395, 3_000)
     expect(third! - second!).to.be.within(395, 3_000)
+  })
+
+  it('is tried again, and tells what there is room for, where its own headers leave hardly any in the broker’s frames', async () => {
+    const queue = uniqueQueue()
+    const url = new URL(amqpUrl())
+    url.searchParams.set('frameMax', String(FRAME_BYTES))
+    const surehop = await connected({ amqp: url.href })
+    const attempts = new Tally<number>()
+    await surehop.consume(queue, { retry: { attempts: 2, backoff: QUICK } }, (_, { attempt }) => {
+      attempts.add(attempt)
+      throw new RangeError('out of stock '.repeat(100))
+    })
+    await sendRaw(queue, '{}', { messageId: v7(), headers: { note: 'x'.repeat(FRAME_BYTES - 1_000) } })
+    const [letter] = await taken(`${queue}.dead`)
+    expect(attempts.seen).to.deep.equal([1, 2])
+    const { headers } = letter!.properties
+    expect(headers).to.include({ [HEADER.reason]: 'failed 2 times', [HEADER.errorType]: 'RangeError' })
+    expect(headers![HEADER.errorMessage]).to.match(/^out of stock/)
   })
 
   it('comes again when the handler says so, and counts that as an attempt', async () => {
