@@ -29,7 +29,7 @@ import { newMessageId } from '../message.ts'
 import type { Events, EventTable } from '../observability/events.ts'
 import type { Logger } from '../observability/log.ts'
 import { Publisher } from '../producer/publisher.ts'
-import { poolWarnings } from '../sql/client.ts'
+import { endingPool, poolWarnings } from '../sql/client.ts'
 import { checkSchema } from '../sql/migrate.ts'
 import { explainSql } from '../sql/trouble.ts'
 import type { DelayRoute } from '../topology/delay.ts'
@@ -144,7 +144,7 @@ export class Relay {
   /** @throws SchemaMismatch, DatabaseUnavailable, PermissionRefused, ConnectionRefused; nothing is left open then */
   async start(): Promise<void> {
     try {
-      await checkSchema(this.#options.pool, { schema: this.#options.schema })
+      await checkSchema(endingPool(this.#options.pool, this.#patience), { schema: this.#options.schema })
       await this.#shards.create()
       await this.#loop.lease()
       await this.#shards.greet()
@@ -224,18 +224,22 @@ export class Relay {
     return `relaying outbox "${this.name}" (schema "${this.#options.schema}")`
   }
 
-  /** A statement that is not answered within a lease is given up on: all of them may be repeated. */
   #ask(): Ask {
-    const { leaseMs, pool, schema } = this.#options
+    const { pool, schema } = this.#options
+    return askOf(pool, schema, this.#patience)
+  }
+
+  /** A statement that is not answered within a lease is given up on: all of them may be repeated. */
+  get #patience() {
+    const { leaseMs } = this.#options
     const late = () => new DatabaseUnavailable(`${this.#doing}: Postgres did not answer within ${leaseMs} ms`)
     const leftMs = () => Math.min(leaseMs, Math.max(1, this.#askUntil - performance.now()))
-    const end = {
+    return {
       get ms() {
         return leftMs()
       },
       late,
     }
-    return askOf(pool, schema, end)
   }
 
   #makeSender(): Sender {

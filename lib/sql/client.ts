@@ -91,6 +91,14 @@ export async function runWithin(
   }
 }
 
+/** The pool, for what asks it for one statement after another without an end of its own: each as by {@link runWithin}. */
+export function endingPool(pool: SqlPool, end: { readonly ms: number; readonly late: () => Error }): SqlPool {
+  return {
+    query: async (sql, parameters = []) => ({ rows: await runWithin(pool, { sql, parameters }, end) }),
+    connect: () => pool.connect(),
+  }
+}
+
 /** Sentences for an operator. pg's pool emits the errors of idle connections; without a listener the first restart of Postgres ends the process. */
 export function poolWarnings(pool: SqlPool): string[] {
   const { listenerCount } = pool as { listenerCount?: (event: string) => number }

@@ -3,9 +3,11 @@
 import { expect } from 'chai'
 import { Pool } from 'pg'
 import { fixed } from '../../lib/backoff.ts'
+import { DatabaseUnavailable } from '../../lib/errors.ts'
 import { OutboxDesk } from '../../lib/outbox/desk.ts'
 import { Listener } from '../../lib/outbox/relay-listener.ts'
 import { askOf, RelayTable } from '../../lib/outbox/relay-table.ts'
+import { failure } from '../connection/wiring.ts'
 import { freshSchema } from '../support/database.ts'
 import { eventually, within } from '../support/eventually.ts'
 import { startProxy } from '../support/tcp-proxy.ts'
@@ -165,6 +167,21 @@ describe('a relay, whatever its database goes through', function () {
     proxy.resume()
     await within(relay.close(), { what: 'the end of close()', withinMs: 4_500 })
     line.resume()
+  })
+
+  it('that starts while Postgres answers nothing gives up after a lease, and says so', async () => {
+    const line = await startProxy(r.schema.url)
+    r.later(() => line.close())
+    const pool = new Pool({ connectionString: line.url }).on('error', () => {})
+    await pool.query('SELECT 1')
+    line.stall()
+    const starting = failure(r.relay({ pool, leaseMs: 500 }))
+    expect(await within(starting, { what: 'the end of the start', withinMs: 3_000 }))
+      .instanceOf(DatabaseUnavailable)
+      .property('message')
+      .contain('did not answer within 500 ms')
+    expect(pool.totalCount).equal(0)
+    await pool.end()
   })
 
   it('sends a backlog over a line that cannot carry the largest page within a lease', async () => {
