@@ -1,3 +1,4 @@
+import { hostname } from 'node:os'
 import { expect } from 'chai'
 import { Connection } from '../../lib/connection/connection.ts'
 import { Reader } from '../../lib/dead-letter/reader.ts'
@@ -35,6 +36,22 @@ describe('dead letters: looking', function () {
     expect(letter?.deadAt?.toISOString()).to.equal('2025-06-30T12:00:00.000Z')
     const [shown] = await bench.letters().show('m-0')
     expect(shown?.body.toString()).to.equal('{"i":0}')
+  })
+
+  it('tells where a message died, when, and over which error, as its consumer has seen it', async () => {
+    const before = Date.now()
+    await bench.consume(() => {
+      throw new RangeError('out of stock')
+    })
+    await bench.surehop.producer().send(bench.queue, { body: {}, messageId: 'm-0' })
+    await bench.holds(1)
+    const [letter] = await bench.letters().show('m-0')
+    const died = { by: 'consumer', reason: 'failed 1 times', queue: bench.queue, service: 'tests', host: hostname() }
+    expect(letter).to.include({ ...died, errorType: 'RangeError', errorMessage: 'out of stock', attempt: 1 })
+    expect(letter?.errorStack).to.match(/^at .*looking\.test\.ts/)
+    expect(letter?.fingerprint).to.match(/^[0-9a-f]{12}$/)
+    for (const at of [letter?.firstFailedAt, letter?.lastFailedAt, letter?.deadAt])
+      expect(at?.getTime()).to.be.within(before, Date.now())
   })
 
   it('changes neither count nor order, a hundred times over', async () => {

@@ -1,7 +1,14 @@
 import { expect } from 'chai'
-import { HEADER, type IdempotencyStore, MemoryIdempotencyStore, onEvent, type ReplayOutcome } from '../../lib/index.ts'
+import {
+  type Handler,
+  HEADER,
+  type IdempotencyStore,
+  MemoryIdempotencyStore,
+  onEvent,
+  type ReplayOutcome,
+} from '../../lib/index.ts'
 import { workQueueTopology } from '../../lib/topology/queues.ts'
-import { latch } from '../support/eventually.ts'
+import { latch, within } from '../support/eventually.ts'
 import { uniqueQueue } from '../support/unique.ts'
 import { all, Bench, ids } from './support.ts'
 
@@ -44,6 +51,26 @@ describe('dead letters: sending again', function () {
     expect(handled.sort()).to.deep.equal(['m-0', 'm-1', 'm-2'])
     expect(seen.sort()).to.deep.equal(['m-0#1', 'm-1#1', 'm-2#1'])
     expect(await bench.count()).to.equal(0)
+  })
+
+  it('runs a letter once where a replay that died in between has sent it twice, also when that run fails', async () => {
+    const generations: number[] = []
+    const handler: Handler = (_, { generation }) => {
+      generations.push(generation)
+      throw new TypeError('not yet')
+    }
+    await bench.consume(handler, { idempotency: store })
+    await bench.surehop.producer().send(bench.queue, { body: { i: 0 }, messageId: 'm-0' })
+    await bench.holds(1)
+    await bench.bury(1)
+    const dropped = latch<string>()
+    const end = onEvent('message.duplicate', ({ queue, why }) => queue === bench.queue && dropped.resolve(why))
+    expect(await bench.letters(store).replay({}, FAST)).to.include({ replayed: 2 })
+    expect(await within(dropped.promise, { what: 'the end of the copy' })).to.equal('superseded')
+    end()
+    expect(generations).to.deep.equal([0, 1])
+    await bench.holds(1)
+    expect((await all(bench.letters().list())).map(({ generation }) => generation)).to.deep.equal([1])
   })
 
   it('sends a message on without its story, as the next generation', async () => {
