@@ -19,9 +19,14 @@ async function status({ output, desk }: OutboxSession, { json }: OutboxFlags): P
   if (json) for (const one of found) await output.json(one)
   else if (found.length > 0) await output.line(table(found, columns(output), output.width, output.paint.bold))
   if (found.length === 0 && !json) output.note('No outbox here has rows or relays.')
-  const troubles = found.flatMap(troublesOf)
+  const common = new Set(found.flatMap(({ problem }) => problem ?? []))
+  const troubles = [...found.flatMap(troublesOf), ...[...common].map(sentence)]
   if (!json) for (const trouble of troubles) output.note(`\n${trouble}`)
   return troubles.length === 0 ? EXIT.done : EXIT.partly
+}
+
+function sentence(problem: string): string {
+  return safe(`${problem[0]!.toUpperCase()}${problem.slice(1)}.`)
 }
 
 function troublesOf({ outbox, ready, held, parked, relays, unownedShards }: OutboxStatus): string[] {

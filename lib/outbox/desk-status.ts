@@ -3,6 +3,7 @@ import type { SqlPool, SqlRow } from '../sql/client.ts'
 import { inSchema } from '../sql/schema.ts'
 import { AGES, COUNTS, RELAYS } from './desk-sql.ts'
 import { SHARDS } from './packing.ts'
+import { positionsProblem } from './positions.ts'
 
 /** How one outbox stands. */
 export interface OutboxStatus {
@@ -19,6 +20,8 @@ export interface OutboxStatus {
   readonly relays: number
   /** Shares of the work that no relay has: their rows wait. */
   readonly unownedShards: number
+  /** What is wrong with the tables that it shares with others, in words: its keys may go out of order. */
+  readonly problem: string | undefined
 }
 
 /** Of one outbox, or of all that have rows, relays or had some. */
@@ -29,6 +32,7 @@ export async function readStatus(pool: SqlPool, schema: string, name: string | u
   const firsts = counts.filter(({ state }) => state !== 'parked').map(({ first }) => String(first))
   const ages = new Map((await rowsOf(AGES, [firsts])).map((row) => [row['name'], Number(row['age_ms'])]))
   const relays = await rowsOf(RELAYS, [name ?? null])
+  const problem = await positionsProblem(rowsOf, schema)
   const names = new Set(name === undefined ? [...counts, ...relays].map((row) => row['name'] as string) : [name])
   return [...names].sort().map((outbox) => {
     const count = (state: string) => sum(counts, 'rows', (row) => row['name'] === outbox && row['state'] === state)
@@ -41,6 +45,7 @@ export async function readStatus(pool: SqlPool, schema: string, name: string | u
       oldestMs: ages.get(outbox),
       relays: ofRelays('relays'),
       unownedShards: SHARDS - ofRelays('owned'),
+      problem,
     }
   })
 }

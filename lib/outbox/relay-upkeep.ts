@@ -1,9 +1,11 @@
 /**
  * What a relay does beside sending, now and then, one task at a time: parks rows that no relay would ever take, mends keys whose first
- * row somebody removed, sweeps rows kept after they were sent, tells how far behind it is, and looks for rows that no relay sends.
+ * row somebody removed, sweeps rows kept after they were sent, tells how far behind it is, and looks for rows that no relay sends, and for
+ * positions that are no order of commits.
  * Promises: small statements only; counts stop at 100,000. Events: outbox.backlog, outbox.parked, outbox.warning.
  */
 import type { Events, EventTable } from '../observability/events.ts'
+import { positionsProblem } from './positions.ts'
 import { parkStrays } from './relay-strays.ts'
 import type { Ask, RelayTable } from './relay-table.ts'
 
@@ -51,6 +53,9 @@ WHERE n.name <> $1 AND first.created_at < clock_timestamp() - interval '1 minute
   AND NOT EXISTS (SELECT 1 FROM {schema}.outbox_relays r WHERE r.name = n.name AND r.until > clock_timestamp())
 LIMIT 20`
 
+/** No outbox has this name. */
+const OF_ALL = '\0'
+
 /** What the upkeep is put together from. */
 export interface UpkeepParts {
   readonly ask: Ask
@@ -76,7 +81,7 @@ export class Upkeep {
   readonly #repair: Task
   readonly #tasks: readonly Task[]
   readonly #told = new Set<string>()
-  #strangers: readonly string[] = []
+  #problems: readonly string[] = []
   #figures: EventTable['outbox.backlog'] | undefined
 
   constructor(parts: UpkeepParts) {
@@ -88,7 +93,7 @@ export class Upkeep {
     this.#tasks = [
       { everyMs: MINUTE_MS, dueAt: now, run: () => this.#parkStrays() },
       this.#repair,
-      { everyMs: MINUTE_MS, dueAt: now, run: () => this.#lookForStrangers() },
+      { everyMs: MINUTE_MS, dueAt: now, run: () => this.#lookForProblems() },
       { everyMs: sweepMs, dueAt: now, run: () => this.#sweep() },
       { everyMs: backlogEveryMs, dueAt: now, run: () => this.#backlog() },
     ]
@@ -98,9 +103,9 @@ export class Upkeep {
     return Math.min(...this.#tasks.map(({ dueAt }) => dueAt))
   }
 
-  /** Rows that no relay sends. */
+  /** Rows that no relay sends; positions that are no order of commits. */
   get problems(): readonly string[] {
-    return this.#strangers
+    return this.#problems
   }
 
   /** How far behind the relays were when this was last looked up. */
@@ -153,15 +158,17 @@ export class Upkeep {
     events.emit('outbox.backlog', this.#figures)
   }
 
-  async #lookForStrangers(): Promise<void> {
+  async #lookForProblems(): Promise<void> {
     const { ask, name, schema, events } = this.#parts
     const rows = await ask(STRANGERS, [name])
+    const positions = await positionsProblem(ask, schema)
     const sentences = new Map(rows.map((row) => [String(row['name']), strangerText(row, schema)]))
+    if (positions !== undefined) sentences.set(OF_ALL, positions)
     for (const [stranger, warning] of sentences)
       if (!this.#told.has(stranger)) events.emit('outbox.warning', { outbox: name, warning })
     this.#told.clear()
     for (const stranger of sentences.keys()) this.#told.add(stranger)
-    this.#strangers = [...sentences.values()]
+    this.#problems = [...sentences.values()]
   }
 }
 

@@ -298,7 +298,16 @@ describe('the desk of the outbox', function () {
     expect(await desk.status()).to.have.length(1)
     expect((await desk.status())[0]).to.include({ relays: 1, unownedShards: 63 })
     expect(await deskOf({ name: 'nobody' }).status()).to.deep.equal([
-      { outbox: 'nobody', ready: 0, held: 0, parked: 0, oldestMs: undefined, relays: 0, unownedShards: 64 },
+      {
+        outbox: 'nobody',
+        ready: 0,
+        held: 0,
+        parked: 0,
+        oldestMs: undefined,
+        relays: 0,
+        unownedShards: 64,
+        problem: undefined,
+      },
     ])
   })
 
