@@ -1,7 +1,7 @@
 /** What can be said to a connection, checked before anything is dialled. Pure. */
 import { InvalidOption } from '../errors.ts'
 import type { Events } from '../observability/events.ts'
-import { checkOptions, either, flag, listOf, type Rule, text } from '../options.ts'
+import { checkOptions, either, flag, listOf, type Rule, show, text } from '../options.ts'
 
 /** TLS material for `amqps://` URLs, as Node's `tls.connect` takes it. */
 export interface TlsOptions {
@@ -46,8 +46,21 @@ const TLS_RULES = {
 
 /** @throws InvalidOption, which never shows a URL */
 export function checkConnectionOptions({ urls, tls }: ConnectionOptions): void {
-  for (const url of urls) checkUrl(url)
+  for (const url of urls) {
+    checkUrl(url)
+    checkHeartbeat(url)
+  }
   checkOptions('tls', tls ?? {}, TLS_RULES)
+}
+
+/** amqplib takes the URL's, where there is one, and 0 for none. */
+function checkHeartbeat(url: string): void {
+  const heartbeat = new URL(url).searchParams.get('heartbeat')
+  if (!heartbeat || (/^\d{1,5}$/.test(heartbeat) && Number(heartbeat) >= 1 && Number(heartbeat) <= 65_535)) return
+  throw new InvalidOption(
+    `expected heartbeat in the AMQP URL to be an integer from 1 to 65535, in seconds, got ${show(heartbeat)}: without heartbeats a dead ` +
+      'link may never be noticed. Leave it out for heartbeatSeconds',
+  )
 }
 
 function checkUrl(url: string): void {

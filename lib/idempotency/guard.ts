@@ -115,7 +115,12 @@ export class StoreGuard implements Guard {
     this.#claims.giveUp()
     this.#ends.giveUp()
     await this.#renewing
-    if (this.#renewing) await this.#parts.store.renew(this.#parts.scope, this.#owner, { leave: true }).catch(() => {})
+    if (this.#renewing) await this.#leave().catch(() => {})
+  }
+
+  /** Async, since a store of one's own may throw before it has a promise. */
+  async #leave(): Promise<void> {
+    await this.#parts.store.renew(this.#parts.scope, this.#owner, { leave: true })
   }
 
   halt(): void {

@@ -10,13 +10,17 @@ const advice: readonly (readonly [RegExp, string])[] = [
   [/^OOM/, 'it is full: raise maxmemory, or remember for a shorter time'],
   [/^READONLY/, 'it is a replica: connect to the master, or by Sentinel'],
   [/^(MISCONF|NOREPLICAS)/, 'it refuses writes until its persistence or its replicas work again'],
-  [/^(LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)/, 'it is not ready to answer'],
+  [/^(TRYAGAIN|ASK|MOVED)\b/, 'a slot of the cluster is being moved: it is asked again until that is done'],
+  [/^(LOADING|MASTERDOWN|CLUSTERDOWN|BUSY)/, 'it is not ready to answer'],
   [/^WRONGTYPE/, 'a key of the store holds something else: choose another prefix'],
   [/ECONNREFUSED|ENOENT/, 'nothing listens there: start it, or correct the address'],
   [/ENOTFOUND|EAI_AGAIN/, 'the host name is not known'],
   [/ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|connecting timed out/, 'it cannot be reached'],
   [/certificate|SSL|TLS/i, 'the encrypted connection could not be made'],
 ]
+
+/** What ioredis puts before the last answer of a cluster, once it has asked often enough. */
+const REDIRECTED = /^Too many Cluster redirections\. Last error: (\w*Error: )?/
 
 /** Of which connection it is said. */
 interface Link {
@@ -29,7 +33,8 @@ interface Link {
 export function explain(error: unknown, { address, commandTimeoutMs, whileDown }: Link): StoreUnavailable {
   if (error instanceof StoreUnavailable) return error
   const said = textOfRedis(error)
-  const known = advice.find(([pattern]) => pattern.test(said))?.[1] ?? 'it gave no certain answer'
+  const last = said.replace(REDIRECTED, '')
+  const known = advice.find(([pattern]) => pattern.test(last))?.[1] ?? 'it gave no certain answer'
   const detail = said.startsWith('Command timed out') ? `waited ${commandTimeoutMs} ms` : said
   const message = `Redis at ${address} cannot be used: ${known} (${detail}). ${whileDown}`
   return new StoreUnavailable(message, { cause: stripped(error, said) })

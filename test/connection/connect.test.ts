@@ -68,6 +68,16 @@ describe('connect', () => {
     expect(error.message).contain('amqp').and.contain('got an array of 0')
   })
 
+  it('P17: refuses a URL that switches the heartbeats off, without showing it; one with its own is taken', async () => {
+    for (const heartbeat of ['0', '-1', '70000', 'no']) {
+      const error = await failure(connect({ amqp: [`amqp://guest:geheim@h/?heartbeat=${heartbeat}`], service: 'test' }))
+      expect(error, heartbeat).instanceOf(InvalidOption)
+      expect(error.message).contain(`got "${heartbeat}"`).contain('heartbeatSeconds').and.not.contain('geheim')
+    }
+    for (const heartbeat of ['', '7'])
+      expect((await wired.surehop({ amqp: `${wired.broker.url}?heartbeat=${heartbeat}` })).health().healthy).equal(true)
+  })
+
   it('P28: takes no options of the client libraries, nor one that switches checking off', async () => {
     for (const name of ['recovery', 'rejectUnauthorized', 'timeout', 'credentials']) {
       const tls = { [name]: false } as object

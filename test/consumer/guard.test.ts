@@ -54,6 +54,14 @@ class Store {
   }
 }
 
+/** As a store in plain JavaScript may be: its methods throw, and return no promise that rejects. */
+function throwing(store: IdempotencyStore): IdempotencyStore {
+  const fail = () => {
+    throw new Error('it throws')
+  }
+  return { ...store, claim: fail, settle: fail, renew: fail }
+}
+
 describe('guard', () => {
   let time: VirtualTime
   let store: Store
@@ -327,6 +335,24 @@ describe('guard', () => {
     const ended = guard.end(held, COMPLETED)
     await pass(3_000)
     expect(await ended).to.equal('recorded')
+  })
+
+  it('takes a store that throws instead of rejecting for one that is away, and closes', async () => {
+    const broken = new StoreGuard({
+      store: throwing(store.asStore),
+      scope,
+      events: new Events('test'),
+      running: () => 0,
+    })
+    await broken.start()
+    await pass(1_000)
+    const asked = [broken.admit(run({ id: 'a' })), broken.end(run({ id: 'b', fencingToken: 1 }), COMPLETED)]
+    await pass(1_000)
+    expect(broken.problem).to.contain('it throws')
+    const closing = broken.close()
+    await pass(3_000)
+    await closing
+    expect(await Promise.all(asked)).to.deep.equal([undefined, undefined])
   })
 
   it('leaves when it closes, and lets go of what could not be recorded', async () => {
