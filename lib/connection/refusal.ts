@@ -86,6 +86,11 @@ export function explain(error: unknown, doing: string): SurehopError {
     )
   if (code === 405) return new ResourceBusy(`cannot ${doing}: ${said}`, { cause: error })
   if (code === 406) return mismatch(said, error) ?? new BrokerRefused(`cannot ${doing}: ${said}`, { cause: error })
+  if (/^No channels left/.test(said))
+    return new BrokerRefused(
+      `cannot ${doing}: all channels of its connection are taken. Raise channel_max of the broker, or channelMax in the AMQP URL`,
+      { cause: error },
+    )
   return new BrokerRefused(`cannot ${doing}: ${said}`, { cause: error })
 }
 

@@ -36,6 +36,8 @@ export class ExchangeCheck {
   readonly #asked: () => void
   readonly #asking = new Set<string>()
   readonly #refused = new Map<string, { readonly until: number; readonly error: Error }>()
+  /** Why the latest question for an exchange had no answer. */
+  readonly #unanswered = new Map<string, Error>()
   /** Channels of publishes that were lost. An answer to a question from before the latest loss may be out of date. */
   #losses = 0
 
@@ -43,6 +45,18 @@ export class ExchangeCheck {
     this.#connection = connection
     this.#confirms = confirms
     this.#asked = asked
+  }
+
+  /** Why publishes are held, where a question for their exchange had no answer. */
+  get problem(): string | undefined {
+    const [problem] = this.#confirms.heldExchanges.flatMap((exchange) => this.problemOf(exchange) ?? [])
+    return problem
+  }
+
+  /** The same for one exchange. */
+  problemOf(exchange: string): string | undefined {
+    const error = this.#unanswered.get(exchange)
+    return error && `the broker could not be asked for exchange "${exchange}": ${error.message}`
   }
 
   /** Asks for all exchanges that publishes are held for. */
@@ -67,13 +81,24 @@ export class ExchangeCheck {
     const losses = this.#losses
     try {
       await this.#check(exchange)
+      this.#unanswered.delete(exchange)
       if (losses === this.#losses) this.#confirms.exchangeKnown(exchange)
     } catch (cause) {
-      if (isFinal(cause)) this.#confirms.exchangeRefused(exchange, cause.message, cause)
-      else await pause(CHECK_PAUSE_MS, undefined, true)
+      await this.#failed(exchange, cause)
     }
     this.#asking.delete(exchange)
     this.#asked()
+  }
+
+  async #failed(exchange: string, cause: unknown): Promise<void> {
+    if (isFinal(cause)) {
+      this.#unanswered.delete(exchange)
+      this.#confirms.exchangeRefused(exchange, cause.message, cause)
+    } else {
+      this.#unanswered.set(exchange, cause as Error)
+      await pause(CHECK_PAUSE_MS, undefined, true)
+      if (!this.#confirms.heldExchanges.includes(exchange)) this.#unanswered.delete(exchange)
+    }
   }
 
   async #check(exchange: string): Promise<void> {

@@ -113,7 +113,7 @@ export class Publisher {
   }
 
   get problem(): string | undefined {
-    return this.#started ? this.#channel.problem : undefined
+    return this.#started ? (this.#channel.problem ?? this.#exchanges.problem) : undefined
   }
 
   /** Publishes not ended yet. */
@@ -291,7 +291,10 @@ export class Publisher {
 
   #late(publishes: readonly Pending[]): void {
     const problem = this.#connection.problems[0] ?? this.#channel.problem
-    for (const pending of publishes) this.#confirms.giveUp(pending, whyLate(pending, problem), true)
+    for (const pending of publishes) {
+      const unasked = pending.phase === 'held' ? this.#exchanges.problemOf(pending.message.exchange) : undefined
+      this.#confirms.giveUp(pending, whyLate(pending, problem ?? unasked), true)
+    }
     this.#pump()
   }
 

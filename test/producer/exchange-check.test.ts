@@ -101,6 +101,10 @@ describe('the check of exchanges', () => {
     world.questions[0]!.answer.reject(new Error('no answer'))
     expect(await time.pass(() => asked().length === 2, from + 1_000)).to.equal(true)
     expect([publish.phase, time.now - from]).to.deep.equal(['held', 250])
+    expect(world.check.problem).to.contain('exchange "x"').and.contain('no answer')
+    world.questions[1]!.answer.resolve()
+    await time.settle()
+    expect([publish.phase, world.check.problem]).to.deep.equal(['sent', undefined])
   })
 
   it('does not ask for an exchange whose refusal has just cost a channel, until five seconds later', async () => {

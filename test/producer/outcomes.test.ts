@@ -101,6 +101,20 @@ describe('publish', () => {
     expect(states).empty
   })
 
+  it('names what the broker cannot be asked for an exchange with, where a connection may have one channel only', async () => {
+    const url = new URL(wired.broker.url)
+    url.searchParams.set('channelMax', '1')
+    const surehop = await wired.surehop({ amqp: url.href })
+    const late = failure(surehop.producer({ deadlineMs: 1_500 }).publish('amq.topic', { body }, { mandatory: false }))
+    await eventually(() => expect(surehop.health().reasons.join()).contain('all channels of its connection are taken'))
+    expect(await late)
+      .include({ outcome: 'not-sent', retryable: true })
+      .property('message')
+      .contain('exchange "amq.topic"')
+      .contain('channel_max')
+    expect(surehop.health().healthy).equal(true)
+  })
+
   it('a missing exchange fails its own messages only', async () => {
     const queue = await wired.queue()
     const producer = (await wired.surehop()).producer()
