@@ -8,7 +8,7 @@ import {
   type ReplayOutcome,
 } from '../../lib/index.ts'
 import { workQueueTopology } from '../../lib/topology/queues.ts'
-import { latch, within } from '../support/eventually.ts'
+import { eventually, latch, within } from '../support/eventually.ts'
 import { uniqueQueue } from '../support/unique.ts'
 import { all, Bench, ids } from './support.ts'
 
@@ -119,6 +119,18 @@ describe('dead letters: sending again', function () {
     expect(handled).to.deep.equal(['m-0'])
   })
 
+  it('skips a letter whose message has died in a newer generation', async () => {
+    await die(1)
+    await bench.letters(store).replay({}, FAST)
+    await eventually(async () => expect((await all(bench.letters().list()))[0]?.generation).to.equal(1))
+    await bench.bury(1)
+    const outcomes: string[] = []
+    const onOutcome = (o: ReplayOutcome) =>
+      outcomes.push(`#${o.letter.generation} ${o.outcome === 'skipped' ? o.why.skip : o.outcome}`)
+    await bench.letters(store).replay({}, { dryRun: true, onOutcome })
+    expect(outcomes.sort()).to.deep.equal(['#0 newer-generation', '#1 would-replay'])
+  })
+
   it('a dry run publishes nothing and moves nothing', async () => {
     await bench.bury(5)
     const result = await bench.letters().replay({ limit: 3 }, { dryRun: true })
@@ -142,6 +154,27 @@ describe('dead letters: sending again', function () {
     expect(result).to.include({ stopped: 'failing', completed: 6, replayed: 31 })
     expect(result.failedAgain).to.be.greaterThan(5)
     await bench.holds(34)
+  })
+
+  it('goes on while a fifth of a batch fails again, and stops at one more', async () => {
+    for (const [count, stopped] of [
+      [5, 'done'],
+      [6, 'failing'],
+    ] as const) {
+      await using own = await Bench.open()
+      let failing: ReadonlySet<string> | undefined
+      const handler: Handler = ({ messageId }) => {
+        if (!failing || failing.has(messageId)) throw new TypeError('not yet')
+      }
+      const store = new MemoryIdempotencyStore()
+      await own.consume(handler, { idempotency: store })
+      for (let i = 0; i < 32; i++) await own.surehop.producer().send(own.queue, { body: {}, messageId: `m-${i}` })
+      await own.holds(32)
+      // Of the third batch, after one of 1 and one of 5.
+      failing = new Set((await ids(own.letters().list())).slice(6, 6 + count))
+      const result = await own.letters(store).replay({}, { perSecond: 0 })
+      expect(result, `${count} of 25`).to.include({ stopped })
+    }
   })
 
   it('without a store it stops when letters come back', async () => {

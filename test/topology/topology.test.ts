@@ -12,6 +12,39 @@ function queue(name: string, deadExchange?: string, deadKey?: string): Queue {
 const names = (topology: Topology) => inDeclareOrder(topology).map((q) => q.name)
 
 describe('topology', () => {
+  it('asks for what it has always asked for: a queue that exists with other arguments is refused by the broker', () => {
+    const quorum = { 'x-queue-type': 'quorum', 'x-delivery-limit': 2_147_483_647 }
+    const reliably = { 'x-dead-letter-strategy': 'at-least-once', 'x-overflow': 'reject-publish' }
+    const argumentsOf = ({ queues }: Topology) => Object.fromEntries(queues.map((q) => [q.name, q.arguments]))
+    expect(argumentsOf(workQueueTopology('orders'))).deep.equal({
+      orders: {
+        ...quorum,
+        ...reliably,
+        'x-delivery-limit': 20,
+        'x-dead-letter-exchange': '',
+        'x-dead-letter-routing-key': 'orders.dead',
+      },
+      'orders.dead': quorum,
+      'orders.archive': { ...quorum, 'x-message-ttl': 14 * 24 * 3_600_000 },
+    })
+    expect(argumentsOf(delayTopology(1))).deep.equal({
+      'surehop.undeliverable.dead': quorum,
+      'surehop.delay.sink': { ...quorum, 'x-max-length': 1 },
+      'surehop.delay.00': {
+        ...quorum,
+        ...reliably,
+        'x-message-ttl': 100,
+        'x-dead-letter-exchange': 'surehop.delay.end',
+      },
+      'surehop.delay.01': {
+        ...quorum,
+        ...reliably,
+        'x-message-ttl': 200,
+        'x-dead-letter-exchange': 'surehop.delay.00',
+      },
+    })
+  })
+
   it('declares dead-letter targets before their sources', () => {
     const topology = { ...EMPTY, queues: [queue('work', '', 'dead'), queue('delay', '', 'work'), queue('dead')] }
     expect(names(topology)).deep.equal(['dead', 'work', 'delay'])
