@@ -53,7 +53,7 @@ export interface Result<W> {
 }
 
 /** A failing batch is made smaller for no longer: whoever waits for it must be told the seed before the patience ends. */
-const SHRINK_MS = 60_000
+const SHRINK_MS = 40_000
 
 /** Runs until all are sent, or one went wrong. */
 export async function campaign<One, W extends Sendable<One>>(

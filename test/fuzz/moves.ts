@@ -8,7 +8,8 @@ import { isDeepStrictEqual } from 'node:util'
 import type { DeadLetters } from '../../lib/index.ts'
 import { eventually } from '../support/eventually.ts'
 import { uniqueQueue } from '../support/unique.ts'
-import { markerIn, UNSENDABLE, type World } from './world.ts'
+import { markerIn, UNSENDABLE } from './letters.ts'
+import type { World } from './world.ts'
 
 /** Letters of each queue. */
 const LETTERS = 60

@@ -10,6 +10,8 @@ import { moves } from './moves.ts'
 import { moreScreens, screens } from './screens.ts'
 
 const LONG = 100_000
+/** Letters of each queue that a long run looks at one by one. */
+const SHOWN = 50
 const SHORT = 2_000
 /** The most messages of a batch: what each batch waits for is shared by more of them in a long run; a short one has many batches. */
 const BATCH = { long: 1_000, short: 400 }
@@ -54,7 +56,7 @@ if (letters.failure === undefined) {
   if (letters.sent >= LEAK_SHOWS && end > quarter + MAY_GROW_BYTES) process.exitCode = 1
   const moved = await moves(letters.world)
   told(`${moved.letters} letters restored, exported, imported, edited and replayed`, moved.wrong)
-  const shown = await screens(letters.world)
+  const shown = await screens(letters.world, messages >= LONG ? SHOWN : undefined)
   told(`${shown.commands} commands over all letters`, shown.offences)
 }
 if (rows.failure === undefined && halves.failure === undefined) {

@@ -6,7 +6,7 @@ import { widthOf } from '../../bin/text.ts'
 const COLOURS = /\x1b\[\d+(?:;\d+)*m/g
 /** Control characters but line feed, what turns the direction of reading, what is invisible, other line ends, half characters. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const OBEYED = /[\x00-\x09\x0b-\x1f\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u
+export const OBEYED = /[\x00-\x09\x0b-\x1f\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u
 /** Marks piled on one character paint over the lines above and below. */
 const PILE = /\p{M}{9,}/u
 /** A password that is in addresses which the fuzzer gives to the command, and in nothing it may print. */

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { guard } from '../support/guard.ts'
 import { environmentOf, secretsOf, type Wrong, wrong } from './addresses.ts'
 import type { OutboxWorld } from './outbox.ts'
-import { offence } from './screen.ts'
+import { OBEYED, offence } from './screen.ts'
 import type { TransactionsWorld } from './transactions.ts'
 import type { World } from './world.ts'
 
@@ -16,6 +16,8 @@ const END = /\0end (\d+)\n/
 const TABLES: ReadonlySet<string> = new Set(['list', 'groups', 'status'])
 /** Letters of each queue, rows of each state and transactions that are shown one by one. */
 const SHOWN = 12
+/** Of those letters: with something in a header that a terminal would obey, which is in few. */
+const NASTY_SHARE = 2 / 3
 const ALL = ['--limit', '999999']
 
 /** One run of the command, and the exit codes it may end with. */
@@ -43,7 +45,7 @@ export interface Shown {
   readonly commands: number
 }
 
-/** Runs list, groups, show and export over every queue. */
+/** Runs list, groups and export over every queue, and shows so many of its letters. */
 export async function screens(world: World, shown = SHOWN): Promise<Shown> {
   const runs: Run[] = []
   for (const queue of world.queues) runs.push(...(await letterRuns(world, queue, shown)))
@@ -101,8 +103,15 @@ async function checked(runs: readonly Run[]): Promise<Shown> {
 }
 
 async function letterRuns({ surehop }: World, queue: string, shown: number): Promise<Run[]> {
-  const ids = new Set<string>()
-  for await (const { id } of surehop.deadLetters(queue).list({}, { archive: true })) ids.add(id)
+  const plain = new Set<string>()
+  const nasty = new Set<string>()
+  for await (const line of surehop.deadLetters(queue).exportTo({}, { archive: true })) {
+    const { id, headers } = JSON.parse(line) as { readonly id: string; readonly headers: object }
+    const shownOnes = Object.entries(headers).filter(([name]) => !name.startsWith('surehop-'))
+    const isNasty = shownOnes.some(([, value]) => typeof value === 'string' && OBEYED.test(value))
+    ;(isNasty ? nasty : plain).add(id)
+  }
+  const ids = [...spread([...nasty], Math.ceil(shown * NASTY_SHARE)), ...spread([...plain], shown)].slice(0, shown)
   const archived = ['--archive', ...ALL]
   return [
     fine('dead', 'list', queue),
@@ -112,7 +121,7 @@ async function letterRuns({ surehop }: World, queue: string, shown: number): Pro
     fine('dead', 'groups', queue, '--json'),
     fine('dead', 'export', queue, '--archive'),
     fine('dead', 'export', queue),
-    ...spread([...ids], shown).flatMap((id) => [
+    ...ids.flatMap((id) => [
       fine('dead', 'show', '--archive', '--', queue, id),
       fine('dead', 'show', '--archive', '--json', '--', queue, id),
     ]),

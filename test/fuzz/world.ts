@@ -1,7 +1,8 @@
 // Every kind of consumer that there is, and one raw publisher: what a batch of hostile messages is sent to.
 //
 // Promises: every message of a batch is accounted for by its own marker: its handler succeeded, or its letter lies in the dead letters
-// with a reason, or it is a copy of one with the same id. Letters go to the archive after each batch, where the command finds them.
+// with a reason, or it is a copy of one with the same id; and every delivery was settled: nothing comes back when its consumers close.
+// Letters go to the archive after each batch, where the command finds them.
 
 import { randomBytes } from 'node:crypto'
 import { connect as amqp, type ChannelModel } from 'amqplib'
@@ -9,6 +10,7 @@ import type { Pool } from 'pg'
 import { z } from 'zod'
 import {
   type ConsumeOptions,
+  type Consumer,
   connect,
   DeadLetterNow,
   deadQueueOf,
@@ -24,13 +26,15 @@ import {
 import { freshSchema, type Schema } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
 import { unique, uniqueQueue } from '../support/unique.ts'
+import { isKept, MARKED, MARKER, markerIn, UNSENDABLE, wrongWith } from './letters.ts'
 import { nastyTexts, type Specimen } from './specimens.ts'
 import { type Field, FRAME_MAX, headerFrameBytes, type RawMessage, RawPublisher, type Table } from './wire.ts'
 
-const MARKER = 'fuzz-marker'
-/** A marker, wherever it stands in a line of JSON. */
-const MARKED = /"fuzz:[0-9a-f]+:\d+:\w+"/
-const SETTLED_WITHIN_MS = 120_000
+/** Nothing has ended for so long, with repeats after 100 ms: nothing more will. */
+const STALLED_AFTER_MS = 20_000
+const SETTLED_WITHIN_MS = 30_000
+/** The broker hands back what a closed channel held a moment after it has said that it is closed. */
+const HANDED_BACK_WITHIN_MS = 200
 /** Raw messages under way. */
 const WINDOW = 64
 /** Letters of each queue that nobody can move, at most. */
@@ -42,12 +46,6 @@ const SHARED = ['shared-a', 'shared-b', 'shared-c']
 /** The consumers, by what is special about them. */
 const KINDS = ['plain', 'redis', 'inbox', 'schema', 'ordered', 'digest', 'unguarded'] as const
 type Kind = (typeof KINDS)[number]
-
-/** Why a letter cannot be sent by us at all. */
-export const UNSENDABLE = /too deep|cannot be sent again|cannot be encoded|leave no room/
-
-/** The broker's word for what a consumer of ours left to it. */
-const REJECTED = 'rejected'
 
 /** So many queues there are. */
 export const QUEUES = KINDS.length
@@ -73,6 +71,7 @@ export class World {
   readonly #run = randomBytes(4).toString('hex')
   readonly #troubles: string[] = []
   readonly #handled = new Set<string>()
+  readonly #consumers: Consumer[] = []
   #copies = 0
   #buried = 0
   #serial = 0
@@ -99,7 +98,7 @@ export class World {
       KINDS.map((kind) => uniqueQueue(`fuzz-${kind}`)),
     )
     await world.#listen()
-    for (const kind of KINDS) await world.#consume(kind)
+    await world.#consumeAll()
     return world
   }
 
@@ -146,20 +145,24 @@ export class World {
       this.#troubles.push(`${what}: ${error.message}`)
   }
 
-  async #consume(kind: Kind): Promise<void> {
+  async #consumeAll(): Promise<void> {
+    for (const kind of KINDS) this.#consumers.push(await this.#consume(kind))
+  }
+
+  #consume(kind: Kind): Promise<Consumer> {
     const queue = this.#queueOf(kind)
     const common = { concurrency: 16, retry: { attempts: 2, backoff: fixed({ delayMs: 100 }) } }
     const handler: Handler = async (message, { attempt }) => this.#handle(message, attempt)
-    if (kind === 'inbox') await this.#consumeInbox(queue, common)
-    else await this.surehop.consume(queue, { ...common, ...this.#optionsOf(kind) }, handler)
+    if (kind === 'inbox') return this.#consumeInbox(queue, common)
+    return this.surehop.consume(queue, { ...common, ...this.#optionsOf(kind) }, handler)
   }
 
-  async #consumeInbox(queue: string, common: ConsumeOptions): Promise<void> {
+  #consumeInbox(queue: string, common: ConsumeOptions): Promise<Consumer> {
     const handler = this.#inbox.transactional(async (message, { client, attempt }) => {
       await client.query('SELECT 1')
       this.#handle(message, attempt)
     })
-    await this.surehop.consume(queue, { ...common, idempotency: this.#inbox }, handler)
+    return this.surehop.consume(queue, { ...common, idempotency: this.#inbox }, handler)
   }
 
   #optionsOf(kind: Kind): ConsumeOptions {
@@ -202,15 +205,19 @@ export class World {
     this.#handled.clear()
     const sent = await this.#send(specimens)
     const ended = () => this.#handled.size + this.#copies - before.copies + this.#buried - before.buried
-    try {
-      await eventually(() => ended() >= sent.length, { withinMs: SETTLED_WITHIN_MS })
-    } catch {
-      // Which ones are missing is found out below.
-    }
+    await this.#untilEnded(ended, sent.length)
     const letters = await this.#letters()
     this.#account(sent, letters)
     await this.#tidy(letters, sent)
     await this.quiet()
+  }
+
+  /** Or until no more of them do: which ones are missing is found out by whoever counts them. */
+  async #untilEnded(ended: () => number, all: number): Promise<void> {
+    for (let before = -1; before < ended() && ended() < all; ) {
+      before = ended()
+      await eventually(() => ended() > before, { withinMs: STALLED_AFTER_MS }).catch(() => {})
+    }
   }
 
   async #send(specimens: readonly Specimen[]): Promise<Sent[]> {
@@ -264,21 +271,9 @@ export class World {
   }
 
   #judge(one: Sent, line: string): void {
-    const { headers } = JSON.parse(line) as { headers: Record<string, unknown> }
-    const reason = textIn(headers['surehop-reason'])
-    const message = textIn(headers['surehop-error-message'])
-    const fate = one.specimen.fate
+    const why = wrongWith(line, one.specimen.fate)
+    if (why) throw new Miscarried(`${why}: ${told(one)}`)
     if (isKept(line)) this.ends.kept++
-    if (reason.startsWith(REJECTED) && !UNSENDABLE.test(reason))
-      throw new Miscarried(`its letter does not say what could not be sent: "${reason}": ${told(one)}`)
-    else if (
-      reason === 'invalid message' &&
-      !/^(expected (header )?\S*(message_id|transaction_id|surehop-[a-z-]+)|expected headers|the (message|body) |body)/.test(
-        message,
-      )
-    )
-      throw new Miscarried(`its letter names no field: "${message}": ${told(one)}`)
-    else if (reason.startsWith('no hope') && fate !== 'is hopeless') throw new Miscarried(`it had hope: ${told(one)}`)
     this.ends.dead++
   }
 
@@ -314,6 +309,30 @@ export class World {
     await channel.close()
   }
 
+  /** What was delivered and never settled is counted nowhere: it comes back when its channel is closed. */
+  async #settled(): Promise<void> {
+    await Promise.all(this.#consumers.splice(0).map((consumer) => consumer.close()))
+    const back = () => Promise.all(this.queues.map(async (it) => (await this.surehop.queueStatus(it))?.messages ?? 0))
+    const some = async () => (await back()).some((count) => count > 0)
+    const stuck = await eventually(some, { withinMs: HANDED_BACK_WITHIN_MS }).catch(() => false)
+    if (stuck) throw new Miscarried(`delivered, and never settled: ${(await this.#left()).join(', ')}`)
+    await this.#consumeAll()
+  }
+
+  /** The first message of each queue. */
+  async #left(): Promise<string[]> {
+    this.#raw ??= await amqp(process.env['AMQP_URL']!)
+    const channel = await this.#raw.createChannel()
+    const found: string[] = []
+    for (const queue of this.queues) {
+      const raw = await channel.get(queue)
+      const { appId, headers } = raw ? raw.properties : {}
+      if (raw) found.push(`${[headers?.[MARKER], appId].find((it) => MARKED.test(`"${it}"`))} in ${queue}`)
+    }
+    await channel.close()
+    return found
+  }
+
   /** Nothing is left, and everything is well. */
   async quiet(): Promise<void> {
     for (const queue of this.queues)
@@ -321,6 +340,7 @@ export class World {
         withinMs: SETTLED_WITHIN_MS,
         what: `an empty queue ${queue}`,
       })
+    await this.#settled()
     const { reasons: problems } = this.surehop.health()
     if (problems.length > 0) throw new Miscarried(`not healthy: ${problems.join('; ')}`)
   }
@@ -334,21 +354,10 @@ function publisher(): Promise<RawPublisher> {
   return RawPublisher.open(process.env['AMQP_URL']!)
 }
 
-/** Did the broker put it there as it was, since we could not send it? */
-function isKept(line: string): boolean {
-  const { headers } = JSON.parse(line) as { headers: Record<string, unknown> }
-  return textIn(headers['surehop-reason']).startsWith(REJECTED) || headers['surehop-unreadable'] !== undefined
-}
-
 /** A table that cannot be sent in the place of one of our own headers: a letter in the archive does without it, a retry does not. */
 function forgesTables({ specimen }: Sent): boolean {
   const { headers = [] } = specimen.properties
   return headers.some(([name, { t }]) => name.toString('latin1').startsWith('surehop-') && /^[AFTD]|deep/.test(t))
-}
-
-/** The marker of a letter, by its line of JSON. */
-export function markerIn(line: string): string | undefined {
-  return MARKED.exec(line)?.[0].slice(1, -1)
 }
 
 function markerOf({ appId, headers }: Message): string | undefined {
@@ -399,11 +408,6 @@ function idOf({ identity, body, properties }: Specimen): Buffer {
 
 function told({ specimen, marker, queue }: Sent): string {
   return `${marker} in ${queue} (${specimen.fate}, id ${specimen.identity})`
-}
-
-/** What the broker kept has these as they were forged: tables, with a `toString` of their own among them. */
-function textIn(value: unknown): string {
-  return typeof value === 'string' ? value : ''
 }
 
 /** Without a message id this is its identity, and a forged one may be another's. */

@@ -6,6 +6,8 @@ const PROCESSOR = 'lib/consumer/processor.ts'
 const RELAY = 'test/outbox/relay.test.ts'
 const GIVEN_UP = 'test/sql/given-up.test.ts'
 const DECISIONS = 'test/transactional-message/decision-stores.test.ts'
+/** Small, and where it fails not made smaller. */
+const FUZZ = tests('test/fuzz/fuzz.test.ts', 'whatever anybody sends is handled, or dead-lettered')
 const EVERY_STEP = (...titled: readonly string[]) => tests('test/consumer/every-step.test.ts', ...titled)
 
 /** See the head of this file. */
@@ -153,5 +155,37 @@ export const guaranteeMutants: readonly Mutant[] = [
     from: "if (view.decision === 'committed') return this.#publish(transactionId, view)",
     to: 'if (view.decision) return this.#publish(transactionId, view)',
     tests: tests('test/transactional-message/sending.test.ts', 'sends nothing after a rollback, and refuses a commit'),
+  },
+  {
+    name: 'delivery-never-settled',
+    breaks: 'a delivery in forty is recorded as completed, and never acked: it stays with its consumer for ever',
+    file: PROCESSOR,
+    from: '    return this.#ack(delivery, run)\n  }\n\n  /** A claim is waited for',
+    to: "    if (delivery.serial % 40 === 7) return 'ended'\n    return this.#ack(delivery, run)\n  }\n\n  /** A claim is waited for",
+    tests: FUZZ,
+  },
+  {
+    name: 'letter-without-reason',
+    breaks: 'a dead letter does not say why',
+    file: 'lib/dead-letter/letter.ts',
+    from: '[HEADER.reason]: reason,',
+    to: "[HEADER.reason]: '',",
+    tests: FUZZ,
+  },
+  {
+    name: 'superseded-copy-runs',
+    breaks: 'of two copies of one replay both are run, when the first fails',
+    file: 'lib/idempotency/guard.ts',
+    from: "case 'completed':\n      case 'superseded':",
+    to: "case 'superseded':\n        return ADMITTED\n      case 'completed':",
+    tests: tests('test/dead-letter/replaying.test.ts', 'where a replay that died in between has sent it twice'),
+  },
+  {
+    name: 'repeats-out-of-order',
+    breaks: 'a repeat of an ordered message waits in the delay queues, and the next of its key passes it',
+    file: 'lib/consume.ts',
+    from: 'inPlace: options.orderBy !== undefined,',
+    to: 'inPlace: false,',
+    tests: tests('test/consumer/retries.test.ts', 'runs the messages of a key one after another, repeats included'),
   },
 ]
