@@ -3,10 +3,13 @@
 
 import { expect } from 'chai'
 import { v7 } from 'uuid'
-import { connect, PublishFailed, RedisIdempotencyStore } from '../../lib/index.ts'
-import { eventually } from '../support/eventually.ts'
+import { connect, onEvent, PublishFailed, RedisIdempotencyStore } from '../../lib/index.ts'
+import { eventually, latch, within } from '../support/eventually.ts'
 import { type RabbitMq, type Server, startRabbitMq, startRedis } from '../support/services.ts'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.ts'
+
+/** Messages that come while Redis is away: as many as a consumer takes. */
+const HELD = 10
 
 type Outcome = 'confirmed' | PublishFailed['outcome']
 
@@ -64,6 +67,34 @@ describe('scenario: outages while messages flow', function () {
   after(async () => {
     await link?.close()
     await Promise.all([broker?.close(), redis?.close()])
+  })
+
+  it('runs nothing while Redis is away, and afterwards each message that came meanwhile, once', async () => {
+    const queue = 'outages-held'
+    const handled: string[] = []
+    const store = new RedisIdempotencyStore({ url: redis.url })
+    const surehop = await connect({ service: 'outages', amqp: broker.url, drainMs: 5_000 })
+    const options = { idempotency: store, leaseMs: 2_000, concurrency: HELD, prefetch: HELD }
+    await surehop.consume(queue, options, ({ messageId }) => void handled.push(messageId))
+    const away = latch()
+    const back = latch()
+    const ends = [
+      onEvent('store.unavailable', (event) => event.queue === queue && away.resolve()),
+      onEvent('store.available', (event) => event.queue === queue && back.resolve()),
+    ]
+    await redis.stop()
+    await within(away.promise, { what: 'the news that Redis is away' })
+    const ids = Array.from({ length: HELD }, () => v7())
+    await Promise.all(ids.map((messageId) => surehop.producer().send(queue, { messageId, body: {} })))
+    await eventually(async () => (await surehop.queueStatus(queue))?.messages === 0, { what: 'all in the hands of it' })
+    expect(handled).to.deep.equal([])
+    expect(surehop.health().reasons.join()).to.match(/nothing is run/)
+    await redis.start()
+    await within(back.promise, { what: 'the news that Redis is back', withinMs: 20_000 })
+    await eventually(() => expect([...handled].sort()).to.deep.equal([...ids].sort()), { withinMs: 20_000 })
+    for (const end of ends) end()
+    await surehop.close()
+    await store.close()
   })
 
   it('goes on by itself after each, loses nothing, repeats nothing, and every publish was told the truth', async () => {
