@@ -89,9 +89,11 @@ const YIELD_MS = 100
 /**
  * Each statement sees what was committed before it, whatever the database's default is: a stricter isolation would refuse rows that a
  * relay has just touched. Relays lock rows in the order in which they come to them. Where that makes a circle with a desk, it is the desk
- * that gives way, before Postgres looks for circles (after 1 s) and perhaps ends the relay's statement.
+ * that gives way, before Postgres looks for circles (after 1 s) and perhaps ends the relay's statement. A desk whose line is lost in the
+ * middle must not keep rows locked until the server notices, hours later.
  */
-const YIELD_FIRST = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '200ms'"
+const YIELD_FIRST = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '200ms';
+  SET LOCAL idle_in_transaction_session_timeout = '5s'`
 
 async function actIn(client: SqlClient, { schema, verb, rows, force }: Batch): Promise<DeskOutcome[]> {
   const run = (sql: string, positions: readonly string[]) => client.query(inSchema(schema, sql), [positions])

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { Client } from 'pg'
+import { Client, Pool } from 'pg'
 import {
   type DeskOutcome,
   type DeskResult,
@@ -10,7 +10,8 @@ import {
   type OutboxState,
   SchemaMismatch,
 } from '../../lib/index.ts'
-import { eventually } from '../support/eventually.ts'
+import { eventOf, eventually } from '../support/eventually.ts'
+import { type Direction, startProxy } from '../support/tcp-proxy.ts'
 import { unique } from '../support/unique.ts'
 import { type Row, Writing } from './writing.ts'
 
@@ -276,6 +277,22 @@ describe('the desk of the outbox', function () {
     await eventually(() => told > 0)
     expect(told).to.equal(1)
     await listener.end()
+  })
+
+  it('leaves no row locked when its line is lost before its COMMIT: relays would wait for hours', async () => {
+    await put('k', 'parked')
+    const line = await startProxy(w.schema.url)
+    const pool = new Pool({ connectionString: line.url }).on('error', () => {})
+    line.on('data', (way, bytes) => {
+      if (way === 'to-server' && bytes.includes('COMMIT\0')) line.stall()
+    })
+    const stalled = eventOf<[Direction, Buffer]>(line, 'data', { where: (_, bytes) => bytes.includes('COMMIT\0') })
+    const retrying = new OutboxDesk({ pool, schema: w.schema.name }).retry({ state: 'parked' }).catch(() => {})
+    await stalled
+    await w.pool.query(`SET lock_timeout = '8s'; DELETE FROM ${w.schema.name}.outbox`)
+    await line.close()
+    await retrying
+    await pool.end()
   })
 
   it('says how each outbox stands, and who sends it', async () => {
