@@ -20,6 +20,13 @@ describe('the fuzzer takes a letter', () => {
       expect(verdict(reason, message, fate), reason).to.equal(undefined)
   })
 
+  it('also without the text of the error, where the headers of its message leave no room for it', () => {
+    const line = (big: number) =>
+      JSON.stringify({ headers: { 'surehop-reason': 'invalid message', big: 'x'.repeat(big) } })
+    expect(wrongWith(line(65_000), 'fails')).to.equal(undefined)
+    expect(wrongWith(line(40_000), 'fails')).to.contain('its letter names no field')
+  })
+
   it('for none without a reason, and not where another message should have ended so', () => {
     for (const [reason, message, fate, why] of [
       ['', 'whatever', 'fails', 'its letter gives no reason'],

@@ -21,6 +21,9 @@ const CONFLICT = 'same id, other body'
 const NAMES_A_FIELD =
   /^(expected (header )?\S*(message_id|transaction_id|surehop-[a-z-]+)|expected headers |the message has no identity: expected the message_id |the body is not JSON|body[.:[])/
 
+/** Characters of a line that leave no room for the text of an error: amqplib sends 64 KiB of headers. */
+const CROWDED = 60_000
+
 /** The marker of a letter, by its line of JSON. */
 export function markerIn(line: string): string | undefined {
   return MARKED.exec(line)?.[0].slice(1, -1)
@@ -39,6 +42,7 @@ export function wrongWith(line: string, fate: Specimen['fate']): string | undefi
   const message = textIn(headers['surehop-error-message'])
   if (reason.startsWith(REJECTED))
     return UNSENDABLE.test(reason) ? undefined : `its letter does not say what could not be sent: "${reason}"`
+  if (message === '' && line.length > CROWDED && (reason === INVALID || reason === REFUSED)) return undefined
   if (reason === INVALID) return NAMES_A_FIELD.test(message) ? undefined : `its letter names no field: "${message}"`
   if (isKept(line) || reason === CONFLICT) return undefined
   if (reason === REFUSED)
