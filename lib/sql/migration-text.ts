@@ -12,8 +12,11 @@ import { DEFAULT_SCHEMA, inSchema, schemaName } from './schema.ts'
 /** Whoever waited for the lock must see what was done meanwhile, whatever the database's default is. */
 const SEE_COMMITTED = 'ISOLATION LEVEL READ COMMITTED'
 
-/** The first statement of a transaction that migrates. */
-export const AS_COMMITTED = `SET TRANSACTION ${SEE_COMMITTED}`
+/**
+ * The first of a transaction that migrates. One whose line is lost in the middle must not keep all others waiting until the server notices,
+ * hours later.
+ */
+export const AS_COMMITTED = `SET TRANSACTION ${SEE_COMMITTED}; SET LOCAL idle_in_transaction_session_timeout = '10s'`
 
 /** Held until its transaction ends, by one who migrates: a lock of the transaction works through a pooler, too. */
 export const SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('surehop.migrations'), hashtext('{schema}'))"

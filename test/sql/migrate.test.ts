@@ -17,8 +17,9 @@ import { VERSIONS_TABLE } from '../../lib/sql/migration-text.ts'
 import { MIGRATIONS } from '../../lib/sql/migrations/all.ts'
 import { inSchema } from '../../lib/sql/schema.ts'
 import { startChild } from '../support/child.ts'
-import { eventually } from '../support/eventually.ts'
+import { eventOf, eventually, within } from '../support/eventually.ts'
 import { type Server, startPostgres } from '../support/services.ts'
+import { type Direction, startProxy } from '../support/tcp-proxy.ts'
 import { unique } from '../support/unique.ts'
 import { objectsOf, stepsOf } from './catalog.ts'
 
@@ -46,6 +47,22 @@ describe('migrate', function () {
     pools.push(more)
     return more
   }
+
+  it('does not keep others waiting when its line is lost before its COMMIT', async () => {
+    const line = await startProxy(server.url)
+    const schema = unique('lost').replaceAll('-', '_')
+    const isCommit = (_: unknown, bytes: Buffer) => bytes.includes('COMMIT\0')
+    line.on('data', (way, bytes) => {
+      if (isCommit(way, bytes)) line.stall()
+    })
+    const stalled = eventOf<[Direction, Buffer]>(line, 'data', { where: isCommit })
+    const lost = migrate(opened({ connectionString: line.url }), { schema }).catch((error: Error) => error)
+    await stalled
+    const { version } = await within(migrate(pool, { schema }), { what: 'the other migration', withinMs: 30_000 })
+    expect(version).to.equal(LATEST)
+    await line.close()
+    expect(await lost).to.be.instanceOf(DatabaseUnavailable)
+  })
 
   it('makes the tables in schema surehop, and finds nothing to do the second time', async () => {
     expect(await schemaVersion(pool)).to.equal(0)
