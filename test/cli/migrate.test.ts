@@ -116,15 +116,15 @@ describe('the command: migrate', function () {
       'an address with a plain # in its password',
       [],
       'postgres://me:gues#sed@localhost/',
-      /DATABASE_URL to be like.*%23/,
+      /expected DATABASE_URL, with .* \(# as %23\), to be like/,
     ],
     [
       'an address of something else',
       ['--database', 'mysql://me:gues@localhost/'],
       '',
-      /expected --database to be like/,
+      /expected --database, with .*, to be like/,
     ],
-    ['an address without //, which names no host', [], 'postgres:orders', /expected DATABASE_URL to be like/],
+    ['an address without //, which names no host', [], 'postgres:orders', /expected DATABASE_URL, with .*, to be like/],
     [
       'a schema with another name',
       ['--schema', 'Upper'],
