@@ -46,9 +46,22 @@ export function gatherMessages(connection: Partial<GatherableConnection>): void 
     const buffer = known ? gathered.add(channel, { fields, properties, content }) : undefined
     if (buffer) return !buffer.writableNeedDrain
     gathered.flush()
-    if (known) checkHeaderFrame(sendMessage, connection.frameMax, { fields, properties, content })
-    return sendMessage.apply(connection, args)
+    if (!known) return sendMessage.apply(connection, args)
+    try {
+      checkHeaderFrame(sendMessage, connection.frameMax, { fields, properties, content })
+      return sendMessage.apply(connection, args)
+    } catch (error) {
+      throw inOurWords(error)
+    }
   }
+}
+
+/** amqplib encodes headers in a buffer of a fixed size, and speaks of that. */
+function inOurWords(error: unknown): unknown {
+  const most = /^Encoded field table .* exceeds the (\d+) byte/.exec((error as Error).message)?.[1]
+  if (most === undefined) return error
+  const what = `expected headers of at most ${most} bytes together, got more: put large data into the body`
+  return new RangeError(what, { cause: error })
 }
 
 /** amqplib writes the properties in one frame however large it is, and the broker closes the whole connection over it, again with each try. */

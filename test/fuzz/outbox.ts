@@ -23,7 +23,7 @@ const UNBOUND = 'amq.topic'
 const REFUSED = /^(22|23|54)/
 /** What is wrong with the row by its column or field, or what the broker says of its target. */
 const NAMED =
-  /^expected [\w"]|was not published \((returned|nacked)\)|\(not-sent\): expected exchange |cannot publish to exchange/
+  /^expected [\w"]|was not published \((returned|nacked)\)|\(not-sent\): (it cannot be encoded: )?expected |cannot publish to exchange/
 
 /** A row that Postgres took. */
 interface Written {

@@ -106,6 +106,10 @@ const BY_HAND: readonly (readonly [set: string, says: string])[] = [
   [`properties = '{"headers":{"between":1700000000000000.25}}'`, 'expected header "between" to be'],
   [`properties = '{"headers":{"n":{"!":"float64","value":"none"}}}'`, 'expected header "n" to be'],
   [`properties = '{"headers":{"n":{"!":"int8","value":128}}}'`, 'expected header "n" to be'],
+  [
+    `properties = '{"headers":{"much":"' || repeat('x', 70000) || '"}}'`,
+    'expected headers of at most 65536 bytes together',
+  ],
   ["attempts = 2147483647, routing_key = 'not-there'", 'no queue took it'],
   ["attempts = -2147483648, routing_key = 'not-there'", 'no queue took it'],
 ]
