@@ -189,7 +189,8 @@ export class RedisLink {
 
   #unavailable(error: unknown): StoreUnavailable {
     const { whileDown } = this.#purpose
-    return explain(error, { address: addressOf(this.#connection), whileDown, ...this.#times })
+    const { isCluster } = this
+    return explain(error, { address: addressOf(this.#connection), isCluster, whileDown, ...this.#times })
   }
 
   get #purpose(): LinkPurpose {

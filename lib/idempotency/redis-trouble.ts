@@ -19,22 +19,31 @@ const advice: readonly (readonly [RegExp, string])[] = [
   [/certificate|SSL|TLS/i, 'the encrypted connection could not be made'],
 ]
 
+/** What a node of a cluster answers to a client that knows of one node only. */
+const OF_A_CLUSTER = /^(MOVED|ASK|TRYAGAIN|CROSSSLOT)\b/
+const GIVE_A_CLUSTER = "it is a node of a cluster: give ioredis' Cluster instead of a URL or a Redis"
+
 /** What ioredis puts before the last answer of a cluster, once it has asked often enough. */
 const REDIRECTED = /^Too many Cluster redirections\. Last error: (\w*Error: )?/
 
 /** Of which connection it is said. */
 interface Link {
   readonly address: string
+  /** The client knows that it speaks to a cluster. */
+  readonly isCluster: boolean
   readonly commandTimeoutMs: number
   readonly whileDown: string
 }
 
 /** The error a caller gets; its cause keeps name, code and text of the original and nothing else. */
-export function explain(error: unknown, { address, commandTimeoutMs, whileDown }: Link): StoreUnavailable {
+export function explain(error: unknown, { address, isCluster, commandTimeoutMs, whileDown }: Link): StoreUnavailable {
   if (error instanceof StoreUnavailable) return error
   const said = textOfRedis(error)
   const last = said.replace(REDIRECTED, '')
-  const known = advice.find(([pattern]) => pattern.test(last))?.[1] ?? 'it gave no certain answer'
+  const lost = !isCluster && OF_A_CLUSTER.test(last)
+  const known = lost
+    ? GIVE_A_CLUSTER
+    : (advice.find(([pattern]) => pattern.test(last))?.[1] ?? 'it gave no certain answer')
   const detail = said.startsWith('Command timed out') ? `waited ${commandTimeoutMs} ms` : said
   const message = `Redis at ${address} cannot be used: ${known} (${detail}). ${whileDown}`
   return new StoreUnavailable(message, { cause: stripped(error, said) })

@@ -51,6 +51,20 @@ describe('on a Redis Cluster', function () {
     expect((await store.check()).join()).to.contain('volatile-lru')
   })
 
+  it('is told by a node of it that was given as one Redis', async () => {
+    const { host, port } = masters.startupNodes[0]!
+    await using store = new RedisIdempotencyStore(`redis://${host}:${port}`)
+    const scope: Scope = { name: 'plain', retentionMs: 600_000, leaseMs: 60_000, maxStarts: 3 }
+    const one = { digest: undefined, generation: 0, attempt: 1 }
+    const claims = Array.from({ length: 60 }, (_, sequence): Claim => ({ ...one, id: v7(), sequence }))
+    const asked = [store.renew(scope, 'a'), ...claims.map((claim) => store.claim(scope, 'a', [claim]))]
+    const told = (await Promise.allSettled(asked)).flatMap((end) =>
+      end.status === 'rejected' ? String(end.reason) : [],
+    )
+    for (const answer of ['CROSSSLOT', 'MOVED']) expect(told.join()).to.contain(`(${answer} `)
+    for (const text of told) expect(text).to.contain("it is a node of a cluster: give ioredis' Cluster")
+  })
+
   it('fails closed while a slot is being moved, and goes on where it was afterwards', async () => {
     const scope: Scope = { name: 'moved', retentionMs: 600_000, leaseMs: 60_000, maxStarts: 3 }
     const claims = Array.from({ length: 60 }, (_, i): Claim => {

@@ -3,7 +3,7 @@
 import { expect } from 'chai'
 import { explain } from '../../lib/idempotency/redis-trouble.ts'
 
-const LINK = { address: 'cluster', commandTimeoutMs: 1_000, whileDown: 'No handler runs.' }
+const LINK = { address: 'cluster', isCluster: true, commandTimeoutMs: 1_000, whileDown: 'No handler runs.' }
 const told = (said: string) => explain(new Error(said), LINK).message
 
 describe('the trouble of Redis', () => {
