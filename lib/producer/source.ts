@@ -1,7 +1,7 @@
 /**
  * Reads a source of messages until a signal fires.
  * Promises: a source that was asked for its next message and does not answer, or fails because of the signal, ends with the signal; it
- * is told to clean up, and not waited for, since a generator does so only once it has answered.
+ * is told to clean up, also where the signal had fired before, and not waited for, since a generator does so only once it has answered.
  */
 import { unlessAborted } from '../deadline.ts'
 
@@ -20,18 +20,23 @@ class Abortable<T> implements AsyncIterator<T> {
   }
 
   async next(): Promise<IteratorResult<T>> {
-    if (this.#signal.aborted) return END
+    if (this.#signal.aborted) return this.#over()
     try {
       return await unlessAborted(Promise.resolve(this.#source.next()), this.#signal)
     } catch (error) {
       if (!this.#signal.aborted) throw error
-      this.return().catch(() => {})
-      return END
+      return this.#over()
     }
   }
 
   async return(): Promise<IteratorResult<T>> {
     await this.#source.return?.()
+    return END
+  }
+
+  /** Whoever is told of an end lets nothing go. */
+  #over(): IteratorResult<T> {
+    this.return().catch(() => {})
     return END
   }
 }
