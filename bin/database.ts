@@ -1,7 +1,8 @@
 /** Opens the database a command needs, by option or environment, and closes it. Passwords go nowhere. */
 import type { Command } from 'commander'
-import { Pool } from 'pg'
+import { Client, Pool } from 'pg'
 import { InvalidOption } from '../lib/index.ts'
+import { redacted } from './text.ts'
 
 /** Options of every command that asks the database. */
 export interface DatabaseFlags {
@@ -48,10 +49,21 @@ function addressOf(flags: DatabaseFlags): string {
   const address = flags.database ?? process.env['DATABASE_URL']
   if (!address) throw new InvalidOption('expected the address of the database: give --database URL or set DATABASE_URL')
   const source = flags.database ? '--database' : 'DATABASE_URL'
-  if (isAddress(address)) return address
+  if (isAddress(address)) return readable(address, source)
   throw new InvalidOption(
     `expected ${source}, with # / ? @ : % of a password percent-encoded (# as %23), to be like postgres://user@host:5432/name`,
   )
+}
+
+/** The driver reads the files that an address names (`sslrootcert`, `sslcert`, `sslkey`), and would tell only their absence. */
+function readable(address: string, source: string): string {
+  try {
+    new Client({ connectionString: address })
+    return address
+  } catch (error) {
+    const why = redacted((error as Error).message)
+    throw new InvalidOption(`expected ${source} to be an address that can be used, with files that can be read: ${why}`)
+  }
 }
 
 /**

@@ -11,18 +11,29 @@ const MIN_WIDTH = 40
 const GAP = '  '
 const PADDING = GAP.length
 
+/** The reader of a pipe went away, or the terminal was closed. */
+export class NobodyReads extends Error {}
+
+/** Something drawn on the last line of the screen, which makes room for what is written. */
+export interface Drawn {
+  away(): void
+  again(): void
+}
+
 /** Results go to stdout; its end (EPIPE) is told by the signal. */
 export class Output {
   readonly #gone = new AbortController()
   readonly stdout: NodeJS.WriteStream
   readonly stderr: NodeJS.WriteStream
+  drawn: Drawn | undefined
 
   constructor(stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream) {
     this.stdout = stdout
     this.stderr = stderr
     stdout.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error
-      this.#gone.abort(error)
+      const closed = error.code === 'EIO' && stdout.isTTY
+      if (error.code !== 'EPIPE' && !closed) throw error
+      this.#gone.abort(new NobodyReads(error.message))
     })
     stderr.on('error', () => {})
   }
@@ -54,7 +65,10 @@ export class Output {
   /** Writes one piece of the result, and waits where the reader is slow. */
   async write(text: string): Promise<void> {
     if (this.gone.aborted) return
-    if (this.stdout.write(text)) return
+    if (this.stdout.isTTY) this.drawn?.away()
+    const taken = this.stdout.write(text)
+    if (this.stdout.isTTY) this.drawn?.again()
+    if (taken) return
     await new Promise<void>((resolve) => {
       const done = () => {
         this.stdout.off('drain', done)
@@ -76,7 +90,9 @@ export class Output {
 
   /** A word to the person: stderr. */
   note(text: string): void {
+    this.drawn?.away()
     this.stderr.write(`${text}\n`)
+    this.drawn?.again()
   }
 }
 
@@ -104,6 +120,8 @@ export interface Column<Row> {
   readonly min?: number
   /** Left out first when the terminal is narrow; the highest number first. */
   readonly spare?: number
+  /** Stays however narrow the terminal is; of the others, the last goes first. */
+  readonly keep?: boolean
 }
 
 /** A table of one page, no wider than `width`. */
@@ -139,6 +157,9 @@ function fitted<Row>(natural: readonly number[], columns: readonly Column<Row>[]
     widths[i] === 0 ? 0 : Math.min(widths[i]!, 2 * (columns[i]!.min ?? widths[i]!)) + PADDING
   const need = () => widths.reduce((sum, _, i) => sum + least(i), -PADDING)
   for (const [, i] of order) if (need() > width) widths[i] = 0
+  const shrunk = (i: number) => (widths[i] === 0 ? 0 : Math.min(widths[i]!, columns[i]!.min ?? widths[i]!) + PADDING)
+  const tight = () => widths.reduce((sum, _, i) => sum + shrunk(i), -PADDING)
+  for (let i = widths.length - 1; i >= 0 && tight() > width; i--) if (!columns[i]!.keep) widths[i] = 0
   let over = widths.reduce((sum, w) => sum + (w === 0 ? 0 : w + PADDING), -PADDING) - width
   while (over > 0) {
     const widest = widths.reduce(

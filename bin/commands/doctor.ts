@@ -41,6 +41,7 @@ async function doctor(session: Session, flags: ConnectionFlags, queues: readonly
   }
   const refused = await publishRefused(session)
   await tell(brokerFinding(session, refused))
+  for (const finding of await undeliverableFindings(session)) await tell(finding)
   for (const finding of await storeFindings(session, flags)) await tell(finding)
   for (const queue of queues) for (const finding of await queueFindings(session, queue)) await tell(finding)
   return wrong === 0 ? EXIT.done : EXIT.partly
@@ -81,6 +82,18 @@ function supported(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number)
   return major > 3 || (major === 3 && minor >= 10)
 }
+
+/** What a delay could not hand over: its queue or exchange was gone. Nothing is said where there is none, or no delay. */
+async function undeliverableFindings({ surehop }: Session): Promise<Finding[]> {
+  const subject = deadQueueOf(UNDELIVERABLE)
+  const messages = (await surehop.queueStatus(subject))?.messages ?? 0
+  if (messages === 0) return []
+  const text = `${plural(messages, 'delayed message')} found no queue or exchange to arrive at (see: surehop dead groups ${UNDELIVERABLE})`
+  return [{ ok: false, subject, text }]
+}
+
+/** The queue that these dead letters are said to belong to. */
+const UNDELIVERABLE = 'surehop.undeliverable'
 
 async function storeFindings({ store }: Session, { inbox }: ConnectionFlags): Promise<Finding[]> {
   const subject = inbox === undefined ? 'redis' : 'inbox'

@@ -1,15 +1,14 @@
 /** `surehop dead edit`: changes the body of a letter, shows the difference, asks; the original goes to the archive. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { createTwoFilesPatch } from 'diff'
-import { type FullLetter, InvalidOption } from '../../lib/index.ts'
+import { type DeadLetters, type FullLetter, InvalidOption } from '../../lib/index.ts'
 import { confirmed, Declined } from '../ask.ts'
 import { jsonText, keepsNumbers, utf8, withoutSpaces, withPart } from '../body.ts'
 import { sessionCommand } from '../command.ts'
+import { Draft } from '../draft.ts'
 import { lendingTerminal } from '../interruption.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import type { Output } from '../terminal.ts'
@@ -47,10 +46,28 @@ async function edit(session: Session, flags: Flags, queue: string, id: string): 
   const { output, interrupted } = session
   if (flags.file !== undefined && flags.set) throw new InvalidOption('expected --file or --set, got both')
   const letters = session.letters(queue)
-  const letter = (await letters.show(id)).sort((a, b) => b.generation - a.generation)[0]
+  const letter = (await letters.show(id, { signal: interrupted })).sort((a, b) => b.generation - a.generation)[0]
   if (!letter) throw new Error(`No letter with the id ${safe(id)} in the dead letters of ${safe(queue)}.`)
-  const body = await newBody(letter, flags, output)
-  if (interrupted.aborted) throw new Declined('interrupted, nothing was done')
+  const draft = flags.file === undefined && !flags.set ? draftOf(letter, output) : undefined
+  try {
+    const body = draft ? await inEditor(letter, draft, output) : given(letter, flags)
+    if (interrupted.aborted) throw new Declined('interrupted, nothing was done')
+    const code = await replaced(session, flags, letters, letter, body)
+    draft?.remove()
+    return code
+  } finally {
+    draft?.leave()
+  }
+}
+
+async function replaced(
+  session: Session,
+  flags: Flags,
+  letters: DeadLetters,
+  letter: FullLetter,
+  body: Buffer,
+): Promise<number> {
+  const { output } = session
   if (body.equals(letter.body)) {
     output.note('Nothing was changed.')
     return EXIT.done
@@ -58,18 +75,16 @@ async function edit(session: Session, flags: Flags, queue: string, id: string): 
   output.note(difference(letter.body, body, output))
   if (!(await confirmed(session, 'Replace the letter? The original goes to the archive.', flags.yes === true)))
     return EXIT.partly
-  const edited = await letters.edit(id, { body, generation: letter.generation })
+  const edited = await letters.edit(letter.id, { body, generation: letter.generation })
   if (flags.json) await output.json({ id: edited.id, generation: edited.generation, editedFrom: edited.editedFrom })
   output.note(
-    `Edited ${safe(edited.id)}, now generation ${edited.generation}. The original is in the archive. Send it: surehop dead replay ${safe(queue)} --id ${safe(edited.id)}`,
+    `Edited ${safe(edited.id)}, now generation ${edited.generation}. The original is in the archive. Send it: surehop dead replay ${safe(letters.queue)} --id ${safe(edited.id)}`,
   )
   return EXIT.done
 }
 
-async function newBody(letter: FullLetter, flags: Flags, output: Output): Promise<Buffer> {
-  if (flags.file !== undefined) return readBody(flags.file)
-  if (flags.set) return partsSet(letter, flags.set)
-  return inEditor(letter, output)
+function given(letter: FullLetter, { file, set = [] }: Flags): Buffer {
+  return file === undefined ? partsSet(letter, set) : readBody(file)
 }
 
 function readBody(file: string): Buffer {
@@ -113,25 +128,22 @@ function jsonOrText(text: string): unknown {
   throw new RangeError('a number of so many digits would be changed: put it in quotes for a text, or use --file')
 }
 
-/** In a folder only we can read; gone afterwards. */
-async function inEditor({ body }: FullLetter, output: Output): Promise<Buffer> {
+function draftOf({ body }: FullLetter, output: Output): Draft {
   const text = utf8(body)
   if (text === undefined) throw new InvalidOption('the body is not text: give the new one with --file')
-  const editor = process.env['VISUAL'] || process.env['EDITOR']
-  if (!editor) throw new InvalidOption('expected $VISUAL or $EDITOR to name an editor, or --set or --file')
+  if (!editorOf()) throw new InvalidOption('expected $VISUAL or $EDITOR to name an editor, or --set or --file')
   const pretty = jsonText(text)
-  const folder = mkdtempSync(join(tmpdir(), 'surehop-edit-'))
-  const remove = () => rmSync(folder, { recursive: true, force: true })
-  process.once('exit', remove)
-  try {
-    const file = join(folder, pretty === undefined ? 'body.txt' : 'body.json')
-    writeFileSync(file, pretty === undefined ? text : `${pretty}\n`, { mode: 0o600 })
-    await lendingTerminal(() => run(editor, file))
-    return edited(readFileSync(file), pretty === undefined ? undefined : text, output)
-  } finally {
-    process.off('exit', remove)
-    remove()
-  }
+  return pretty === undefined ? new Draft('body.txt', text, output) : new Draft('body.json', `${pretty}\n`, output)
+}
+
+function editorOf(): string | undefined {
+  return process.env['VISUAL'] || process.env['EDITOR']
+}
+
+async function inEditor({ body }: FullLetter, draft: Draft, output: Output): Promise<Buffer> {
+  await lendingTerminal(() => run(editorOf()!, draft.file))
+  const text = utf8(body)!
+  return edited(draft.read(), jsonText(text) === undefined ? undefined : text, output)
 }
 
 /** Meanwhile our heartbeats go on: a person takes his time, and the broker would give the connection up. */

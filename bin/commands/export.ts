@@ -6,6 +6,7 @@ import { finished } from 'node:stream/promises'
 import type { Command } from 'commander'
 import { InvalidOption } from '../../lib/index.ts'
 import { sessionCommand } from '../command.ts'
+import { untilAborted } from '../interruption.ts'
 import { FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { plural } from '../text.ts'
@@ -43,19 +44,21 @@ export function importCommand(): Command {
 
 async function exportLetters(session: Session, flags: ExportFlags, queue: string): Promise<number> {
   const { output, interrupted } = session
-  const lines = session.letters(queue).exportTo(selectionOf(flags), flags.archive ? { archive: true } : {})
+  const options = { archive: flags.archive === true, signal: interrupted }
+  const lines = session.letters(queue).exportTo(selectionOf(flags), options)
   const file = flags.out === undefined ? undefined : createWriteStream(flags.out, { flags: 'wx', mode: 0o600 })
   if (file) await opened(file)
   let count = 0
-  for await (const line of lines) {
-    if (interrupted.aborted || file?.errored) break
+  for await (const line of untilAborted(lines, interrupted)) {
+    if (file?.errored) break
     if (!file) await output.write(line)
     else if (!file.write(line)) await once(file, 'drain')
     count++
   }
   if (file) await finished(file.end())
   if (file || output.stderr.isTTY) output.note(`Exported ${plural(count, 'letter')}.`)
-  return interrupted.aborted && !output.gone.aborted ? EXIT.interrupted : EXIT.done
+  interrupted.throwIfAborted()
+  return EXIT.done
 }
 
 async function opened(file: NodeJS.WritableStream): Promise<void> {

@@ -20,8 +20,8 @@ export function groupsCommand(): Command {
 }
 
 async function groups(session: Session, flags: Flags, queue: string): Promise<number> {
-  const { output } = session
-  const found = await session.letters(queue).groups(selectionOf(flags))
+  const { output, interrupted } = session
+  const found = await session.letters(queue).groups(selectionOf(flags), { signal: interrupted })
   if (flags.json) for (const group of found) await output.json(group)
   else if (found.length === 0) output.note('No dead letters.')
   else await print(output, found)
@@ -36,7 +36,7 @@ async function print(output: Output, found: readonly LetterGroup[]): Promise<voi
 
 function columns({ paint }: Output): Column<LetterGroup>[] {
   return [
-    { head: 'COUNT', of: ({ count }) => count.toLocaleString('en-US'), right: true },
+    { head: 'COUNT', of: ({ count }) => count.toLocaleString('en-US'), right: true, keep: true },
     {
       head: 'ERROR',
       of: (g) => (g.by === 'broker' ? 'by the broker' : (g.errorType ?? g.by)),

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { type Letter, timeOfLetter } from '../../lib/index.ts'
 import { sessionCommand } from '../command.ts'
+import { untilAborted } from '../interruption.ts'
 import { FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { type Column, type Output, table } from '../terminal.ts'
@@ -31,12 +32,11 @@ async function list(session: Session, flags: Flags, queue: string): Promise<numb
   const limit = flags.limit ?? (flags.json ? undefined : PAGE + 1)
   const selection = selectionOf({ ...flags, ...(limit === undefined ? {} : { limit }) })
   const letters = session.letters(queue)
-  const options = flags.archive ? { archive: true } : {}
+  const options = { archive: flags.archive === true, signal: interrupted }
   const rows: Letter[] = []
   let shown = 0
   let cutOff = false
-  for await (const letter of letters.list(selection, options)) {
-    if (interrupted.aborted) break
+  for await (const letter of untilAborted(letters.list(selection, options), interrupted)) {
     if (flags.limit === undefined && !flags.json && shown + rows.length === PAGE) {
       cutOff = true
       break
@@ -46,9 +46,10 @@ async function list(session: Session, flags: Flags, queue: string): Promise<numb
     if (rows.length === CHUNK) shown += await flush(output, rows)
   }
   shown += await flush(output, rows)
+  interrupted.throwIfAborted()
   if (cutOff) output.note(await more(letters, options))
   if (shown === 0 && !flags.json) output.note(`No ${flags.archive ? 'discarded' : 'dead'} letters${narrowed(flags)}.`)
-  return interrupted.aborted && !output.gone.aborted ? EXIT.interrupted : EXIT.done
+  return EXIT.done
 }
 
 async function more(letters: ReturnType<Session['letters']>, options: { archive?: boolean }): Promise<string> {
@@ -69,7 +70,7 @@ async function flush(output: Output, rows: Letter[]): Promise<number> {
 function columns({ paint }: Output): Column<Letter>[] {
   return [
     { head: 'AGE', of: (l) => age(timeOfLetter(l)), paint: paint.dim, right: true },
-    { head: 'ID', of: ({ id }) => id, min: 36 },
+    { head: 'ID', of: ({ id }) => id, min: 36, keep: true },
     { head: 'TYPE', of: ({ type }) => type ?? '', min: 8, spare: 1 },
     { head: 'ERROR', of: errorOf, paint: paint.red, min: 10 },
     { head: 'WHY', of: whyOf, min: 12 },

@@ -71,7 +71,7 @@ function columns({ paint }: Output, { outbox, state }: Flags): Column<OutboxRow>
     { head: 'AGE', of: ({ createdAt }) => age(createdAt), paint: paint.dim, right: true },
     { head: 'POSITION', of: ({ position }) => position, right: true, spare: 4 },
     ...(outbox === undefined ? [{ head: 'OUTBOX', of: (row: OutboxRow) => row.outbox, min: 6, spare: 5 }] : []),
-    { head: 'ID', of: ({ messageId }) => messageId, min: 36 },
+    { head: 'ID', of: ({ messageId }) => messageId, min: 36, keep: true },
     { head: 'TYPE', of: ({ type }) => type ?? '', min: 8, spare: 1 },
     { head: 'KEY', of: ({ key }) => key ?? '', min: 4, spare: 3 },
     { head: 'TO', of: targetOf, min: 8, spare: 2 },

@@ -49,7 +49,7 @@ function troublesOf({ outbox, ready, held, parked, relays, unownedShards }: Outb
 function columns({ paint }: Output): Column<OutboxStatus>[] {
   const count = (value: number) => value.toLocaleString('en-US')
   return [
-    { head: 'OUTBOX', of: ({ outbox }) => outbox, min: 8 },
+    { head: 'OUTBOX', of: ({ outbox }) => outbox, min: 8, keep: true },
     { head: 'READY', of: ({ ready }) => count(ready), right: true },
     { head: 'HELD', of: ({ held }) => count(held), right: true },
     { head: 'PARKED', of: ({ parked }) => count(parked), right: true },

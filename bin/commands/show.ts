@@ -25,8 +25,8 @@ export function showCommand(): Command {
 }
 
 async function show(session: Session, flags: Flags, queue: string, id: string): Promise<number> {
-  const { output } = session
-  const found = await session.letters(queue).show(id, flags.archive ? { archive: true } : {})
+  const { output, interrupted: signal } = session
+  const found = await session.letters(queue).show(id, { archive: flags.archive === true, signal })
   if (found.length === 0)
     output.note(
       `No letter with the id ${safe(id)} in the ${flags.archive ? 'archive' : 'dead letters'} of ${safe(queue)}.`,

@@ -63,7 +63,7 @@ async function flush({ output, looks }: TransactionsSession, rows: ParkedTransac
 function columns(paint: TransactionsSession['output']['paint'], looks: boolean): Column<ParkedTransaction>[] {
   return [
     { head: 'AGE', of: ageOf, paint: paint.dim, right: true },
-    { head: 'TRANSACTION', of: ({ transactionId }) => transactionId, min: 36 },
+    { head: 'TRANSACTION', of: ({ transactionId }) => transactionId, min: 36, keep: true },
     ...decisionColumns(looks),
     { head: 'SERVICE', of: ({ service }) => service, min: 8, spare: 3 },
     { head: 'MESSAGES', of: ({ messages }) => String(messages.length), right: true, spare: 2 },

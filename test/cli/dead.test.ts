@@ -325,6 +325,21 @@ describe('the command: dead letters that change under an operator', function () 
     }
   })
 
+  it('keeps what was edited where it came to nothing, says where, and keeps nothing that was not changed', async () => {
+    await bench.bury(1)
+    const run = async (EDITOR: string) => {
+      const { code, stderr } = await surehop(['dead', 'edit', bench.queue, 'm-0', '--yes'], {
+        env: { EDITOR, VISUAL: '' },
+      })
+      expect(code, stderr).to.equal(1)
+      return /What was edited is kept in (\S+): it holds the message/.exec(stderr)?.[1]
+    }
+    expect(await run(`sh -c 'exit 7'`)).to.equal(undefined)
+    const kept = await run(`sh -c 'sed -i s/0/7/ "$0"; exit 7'`)
+    expect(await readFile(join(kept!, 'body.json'), 'utf8')).to.contain('7')
+    await rm(kept!, { recursive: true })
+  })
+
   it('names an edited letter without an id as it can be found', async () => {
     await bench.bury(1, () => ({ id: undefined, headers: { ratio: 0.5, nested: { whole: 3 } } }))
     const [letter] = await all(bench.letters().list())

@@ -1,5 +1,6 @@
 /** What the doctor says, and that it says it of each thing it was asked about. */
 import { expect } from 'chai'
+import { connect } from '../../lib/index.ts'
 import { startRabbitMq } from '../support/rabbitmq.ts'
 import { unique } from '../support/unique.ts'
 import { lines, surehop } from './command.ts'
@@ -26,6 +27,13 @@ describe('the command: doctor', function () {
     expect(dead['ok']).to.equal(false)
     expect(dead['text']).to.contain('permission refused')
     expect(told.map(({ subject }) => subject)).to.include.members(queues.map((queue) => `${queue}.archive`))
+
+    await using library = await connect({ service: 'doctor', amqp: broker.url })
+    await library.declare({ queues: [{ name: 'surehop.undeliverable.dead', arguments: { 'x-queue-type': 'quorum' } }] })
+    await library.producer().send('surehop.undeliverable.dead', { body: 1 })
+    const lying = (await findings(broker.url)).told.find(({ subject }) => subject === 'surehop.undeliverable.dead')
+    expect(lying).to.include({ ok: false })
+    expect(lying!['text']).to.contain('1 delayed message found no queue or exchange')
 
     await broker.ctl('set_disk_free_limit', '900GB')
     const short = await findings(broker.url)

@@ -54,6 +54,6 @@ describe('the command: --inbox', function () {
     await bench.bury(1)
     const { code, stderr } = await surehop(['dead', 'replay', bench.queue, '--inbox', 'no_such_schema', '--dry-run'])
     expect(stderr).to.contain('surehop migrate')
-    expect(code).to.equal(3)
+    expect(code).to.equal(1)
   })
 })

@@ -102,6 +102,12 @@ describe('the command: migrate', function () {
         .and.to.match(/^surehop: .*\n$/)
     })
 
+  it('names the file of an address that cannot be read', async () => {
+    const { code, stderr } = await migrate(['--check'], `${server.url}?sslrootcert=/no/such/ca.pem`)
+    expect(stderr).to.contain('expected DATABASE_URL').and.to.contain('/no/such/ca.pem')
+    expect(code).to.equal(2)
+  })
+
   it('ends with 1 for a user who may not create, and names the right', async () => {
     const role = unique('role').replaceAll('-', '_')
     await pool.query(`CREATE ROLE ${role} LOGIN PASSWORD 'gues#sed'`)
