@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { access, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -312,14 +312,18 @@ describe('the command: dead letters that change under an operator', function () 
     expect(code, stderr).to.equal(0)
   })
 
-  it('leaves Ctrl-C to the editor, and changes nothing when it is told to end meanwhile', async () => {
+  it('leaves Ctrl-C to the editor, and changes nothing but keeps the text when it is told to end meanwhile', async () => {
     await bench.bury(1)
     for (const [signal, code, body] of [
       ['TERM', 130, '{"i":0}'],
       ['INT', 0, '{"i":7}'],
     ] as const) {
       const EDITOR = `kill -${signal} $PPID; kill -${signal} $PPID; sleep 1; sed -i s/0/7/`
-      const ran = await surehop(['dead', 'edit', bench.queue, 'm-0', '--yes'], { env: { EDITOR, VISUAL: '' } })
+      const env = { EDITOR, VISUAL: '', TMPDIR: folder }
+      const ran = await surehop(['dead', 'edit', bench.queue, 'm-0', '--yes'], { env })
+      const kept = (await readdir(folder)).filter((name) => name.startsWith('surehop-edit-'))
+      expect(kept, ran.stderr).to.have.length(signal === 'TERM' ? 1 : 0)
+      for (const name of kept) await rm(join(folder, name), { recursive: true })
       expect(ran.code, ran.stderr).to.equal(code)
       expect((await bench.letters().show('m-0')).map((letter) => letter.body.toString())).to.deep.equal([body])
     }
