@@ -177,10 +177,15 @@ const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
     const short = await t.brief()
     const { leaseMs } = short.scope
     const id = v7()
+    let renewedAt = performance.now()
     await short.grant('a', id)
     for (const end = Date.now() + 3 * leaseMs; Date.now() < end; await pause(leaseMs / 5)) {
-      assert.equal(await short.store.renew(short.scope, 'a'), 'held')
-      assert.equal((await short.claim('b', id)).status, 'leased')
+      const sentAt = performance.now()
+      const answers = [await short.store.renew(short.scope, 'a'), (await short.claim('b', id)).status]
+      // Where this machine stood still for longer than the lease, the store may say so.
+      if (performance.now() - renewedAt > leaseMs) return
+      assert.deepEqual(answers, ['held', 'leased'])
+      renewedAt = sentAt
     }
   },
 

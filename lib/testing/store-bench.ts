@@ -9,7 +9,7 @@ import { v7 } from 'uuid'
 import type { Claim, ClaimResult, Ending, IdempotencyStore, Scope, Settlement } from '../idempotency/idempotency.ts'
 
 /** A short lease, ms: far longer than what a busy machine keeps an answer waiting. */
-const BRIEF_MS = 100
+const BRIEF_MS = 250
 /** So many answers must fit into a lease: an owner that has asked nothing for half of its lease is away. */
 const ROUND_TRIPS = 10
 const PATIENCE_MS = 10_000
