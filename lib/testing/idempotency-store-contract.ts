@@ -64,6 +64,8 @@ export function idempotencyStoreContract(options: IdempotencyStoreContractOption
 /** Longer than what an answer takes; and what two clocks may differ by in it, ms. */
 const RETENTION_MS = 300
 const TICK_MS = 10
+/** So often a case that the machine held up is tried. */
+const STILL_MAX = 5
 
 const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
   async 'grants an unknown id'(t) {
@@ -176,17 +178,24 @@ const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
   async 'keeps the leases of an owner that renews'(t) {
     const short = await t.brief()
     const { leaseMs } = short.scope
-    const id = v7()
-    let renewedAt = performance.now()
-    await short.grant('a', id)
-    for (const end = Date.now() + 3 * leaseMs; Date.now() < end; await pause(leaseMs / 5)) {
-      const sentAt = performance.now()
-      const answers = [await short.store.renew(short.scope, 'a'), (await short.claim('b', id)).status]
-      // Where this machine stood still for longer than the lease, the store may say so.
-      if (performance.now() - renewedAt > leaseMs) return
-      assert.deepEqual(answers, ['held', 'leased'])
-      renewedAt = sentAt
+    const keeps = async (owner: string, id: string) => {
+      let renewedAt = performance.now()
+      await short.grant(owner, id)
+      for (const end = Date.now() + 3 * leaseMs; Date.now() < end; await pause(leaseMs / 5)) {
+        const sentAt = performance.now()
+        const answers = [await short.store.renew(short.scope, owner), (await short.claim('b', id)).status]
+        // This machine stood still for longer than the lease: that says nothing of the store.
+        if (performance.now() - renewedAt > leaseMs) return false
+        assert.deepEqual(answers, ['held', 'leased'])
+        renewedAt = sentAt
+      }
+      return true
     }
+    for (let tries = 1; !(await keeps(`a ${tries}`, v7())); tries++)
+      assert.ok(
+        tries < STILL_MAX,
+        `this machine stood still for longer than ${leaseMs} ms each time: try again when it has less to do`,
+      )
   },
 
   async 'tells an owner that it renewed too late, also when a claim has revived it meanwhile'(t) {
