@@ -13,6 +13,7 @@ export type { LetterEdit } from './dead-letter/copies.ts'
 export type {
   DeadLetters,
   DeadLettersOptions,
+  EditedLetter,
   FullLetter,
   ImportResult,
   LookOptions,

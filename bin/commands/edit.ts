@@ -76,11 +76,23 @@ async function replaced(
   if (!(await confirmed(session, 'Replace the letter? The original goes to the archive.', flags.yes === true)))
     return EXIT.partly
   const edited = await letters.edit(letter.id, { body, generation: letter.generation })
-  if (flags.json) await output.json({ id: edited.id, generation: edited.generation, editedFrom: edited.editedFrom })
+  const { id, generation, editedFrom, replaced, remaining } = edited
+  if (flags.json) await output.json({ id, generation, editedFrom, replaced, remaining })
+  if (remaining > 0) output.note(output.notePaint.yellow(othersOf(id, remaining, letters.queue)))
   output.note(
-    `Edited ${safe(edited.id)}, now generation ${edited.generation}. The original is in the archive. Send it: surehop dead replay ${safe(letters.queue)} --id ${safe(edited.id)}`,
+    `Edited ${safe(id)}, now generation ${generation}. The original is in the archive${withCopies(replaced - 1)}. Send it: surehop dead replay ${safe(letters.queue)} --id ${safe(id)}`,
   )
   return EXIT.done
+}
+
+function withCopies(copies: number): string {
+  return copies === 0 ? '' : `; it replaces ${copies === 1 ? 'a copy of that' : `${copies} copies of that`}, too`
+}
+
+/** Which is handled would be chance. */
+function othersOf(id: string, count: number, queue: string): string {
+  const [letters, have] = count === 1 ? ['letter', 'has'] : ['letters', 'have']
+  return `${count} other ${letters} with this id ${have} another generation or message. Sent again together, the first to arrive may be handled, and the others dropped. Look before: surehop dead show ${safe(queue)} ${safe(id)}`
 }
 
 function given(letter: FullLetter, { file, set = [] }: Flags): Buffer {

@@ -2,6 +2,7 @@
  * The copies a letter is moved by: to its queue again, to the archive, back from it, or edited. Pure. The rest of the message
  * stays as it was, byte by byte.
  */
+import { isDeepStrictEqual } from 'node:util'
 import { MAX_COUNT } from '../consumer/decode.ts'
 import { InvalidOption } from '../errors.ts'
 import { forwardedProperties, type HeaderChanges, keptProperties } from '../forward.ts'
@@ -40,6 +41,15 @@ export function targetOf(raw: RawDelivery): string | undefined {
 /** The message without its story, as generation + 1. */
 export function replayCopy(raw: RawDelivery, target: string): Encoded {
   return copy(raw, target, { ...NO_STORY, [HEADER.generation]: generationOf(raw) + 1 })
+}
+
+/** Two letters of one id are copies of one message: all but their stories is the same, in a letter that cannot be sent as well. */
+export function sameMessage(a: RawDelivery, b: RawDelivery): boolean {
+  return generationOf(a) === generationOf(b) && a.content.equals(b.content) && isDeepStrictEqual(untold(a), untold(b))
+}
+
+function untold(raw: RawDelivery): WireProperties {
+  return keptProperties(raw, withFirstPublished(raw, { ...NO_STORY, [HEADER.generation]: undefined }))
 }
 
 /** For the archive: what the broker alone knew is written down, since its own headers do not travel. */

@@ -20,7 +20,7 @@ import type { Declarer } from '../topology/declarer.ts'
 import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf, workQueueName } from '../topology/queues.ts'
 import { EMPTY } from '../topology/topology.ts'
 import { type Chosen, chooser } from './chosen.ts'
-import { archiveCopy, editedCopy, type LetterEdit, restoredCopy } from './copies.ts'
+import { archiveCopy, editedCopy, type LetterEdit, restoredCopy, sameMessage } from './copies.ts'
 import { Grouping, type LetterGroup } from './groups.ts'
 import { type MoveOptions, type MoveResult, move } from './move.ts'
 import { exportLine, importLine, linesOf } from './ndjson.ts'
@@ -58,6 +58,14 @@ export interface FullLetter extends Letter {
   readonly body: Buffer
   /** The publisher's own headers. */
   readonly headers: Readonly<Record<string, unknown>>
+}
+
+/** What an edit left. */
+export interface EditedLetter extends FullLetter {
+  /** Letters it replaced: more than one where copies of the message lay there (a consumer was killed between a letter and its ack). */
+  readonly replaced: number
+  /** Other letters with this id, of another generation or with another message: they stay. */
+  readonly remaining: number
 }
 
 /** What an import did. */
@@ -169,17 +177,18 @@ export class DeadLetters {
 
   /**
    * Replaces a letter by an edited one of a newer generation; the original is in the archive before that. Of several letters with this id
-   * the newest is edited.
+   * the newest is edited, and exact copies of it go with it: sent again, one of them would be handled instead of the edited letter.
    * @throws ResourceMissing for no such letter, or no longer of this generation; InvalidOption, MessageInvalid, PublishFailed: the original is
    *   untouched. After a PublishFailed the archive may hold a copy of it, too, and the edited one is there only if the outcome is `unknown`
    */
-  async edit(id: string, edit: LetterEdit): Promise<FullLetter> {
+  async edit(id: string, edit: LetterEdit): Promise<EditedLetter> {
     checkEdit(edit)
     const { publisher } = this.#parts
     const dead = deadQueueOf(this.queue)
     await this.#declare()
     return this.#read(dead, async (reader) => {
-      const { letter, taken } = await newest(reader, id, dead)
+      const { chosen, copies, remaining } = await newest(reader, id, dead)
+      const { letter, taken } = chosen
       if (edit.generation !== undefined && edit.generation !== letter.generation)
         throw outdated(letter, edit.generation)
       if (edit.properties?.messageId !== undefined && letter.messageId !== undefined)
@@ -192,8 +201,9 @@ export class DeadLetters {
       await publisher.publish(archived, PUBLISH)
       await publisher.publish(copy, PUBLISH)
       taken.ack()
+      for (const ack of copies) ack()
       this.#discarded(archived)
-      return full(readLetter(asRaw(copy)), asRaw(copy))
+      return { ...full(readLetter(asRaw(copy)), asRaw(copy)), replaced: 1 + copies.length, remaining }
     })
   }
 
@@ -307,12 +317,28 @@ const PAGE = 256
 /** Letters of one id that are shown. */
 const SAME_ID_MAX = 100
 
-async function newest(reader: Reader, id: string, queue: string): Promise<Chosen> {
+/** The letter that an edit is of, and the others with its id. */
+interface Newest {
+  readonly chosen: Chosen
+  /** Acks of its copies; not the letters, which may be large. */
+  readonly copies: readonly (() => boolean)[]
+  readonly remaining: number
+}
+
+async function newest(reader: Reader, id: string, queue: string): Promise<Newest> {
   const take = chooser(reader, compileSelection({ ids: [id] }))
-  let found: Chosen | undefined
+  let chosen: Chosen | undefined
+  let copies: (() => boolean)[] = []
+  let seen = 0
   for (let some = await take(1_000); some.length > 0; some = await take(1_000))
-    for (const one of some) if (!found || one.letter.generation > found.letter.generation) found = one
-  if (found) return found
+    for (const one of some) {
+      seen++
+      if (!chosen || one.letter.generation > chosen.letter.generation) {
+        chosen = one
+        copies = []
+      } else if (sameMessage(one.taken.raw, chosen.taken.raw)) copies.push(one.taken.ack)
+    }
+  if (chosen) return { chosen, copies, remaining: seen - 1 - copies.length }
   throw new ResourceMissing(
     `letter "${id}"`,
     `expected the id of a letter in queue "${queue}", got "${id}": no letter there has it`,

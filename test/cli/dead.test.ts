@@ -176,6 +176,22 @@ describe('the command: dead letters', function () {
     expect(await ids(bench.letters().list())).to.have.members(['m-0', 'm-1', 'm-2'])
   })
 
+  it('says what an edit did with copies of the letter, and which others with its id are left', async () => {
+    await bench.bury(2, () => ({ id: 'm-0', body: { i: 0 } }))
+    const copy = await dead('edit', 'm-0', '--set', 'i=7', '--yes')
+    expect(copy.stderr).to.contain('The original is in the archive; it replaces a copy of that, too. Send it:')
+    await bench.bury(1, () => ({ id: 'm-0', body: { i: 1 } }))
+    const other = await dead('edit', 'm-0', '--set', 'i=8', '--yes', '--json')
+    expect(other.stderr).to.contain('1 other letter with this id has another generation or message.')
+    expect(JSON.parse(other.stdout)).to.deep.equal({
+      id: 'm-0',
+      generation: 2,
+      editedFrom: 'm-0#1',
+      replaced: 1,
+      remaining: 1,
+    })
+  })
+
   it('edits by --set, --file and an editor, shows the difference, and leaves no file behind', async () => {
     await bench.bury(1, () => ({ body: { country: 'XX', lines: [{ sku: 'A' }] } }))
     const set = await dead('edit', 'm-0', '--set', 'country=DE', '--set', 'lines.0.quantity=2', '--yes')

@@ -109,6 +109,22 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(await ids(letters.list({}, { archive: true }))).to.deep.equal(['m-1'])
   })
 
+  it('edits all copies of a letter with it, so that a replay handles the edited message and not one of them', async () => {
+    await bench.bury(2, (i) => ({ id: 'm-0', body: 'wrong', deadAt: Date.now() + i }))
+    await bench.bury(1, () => ({ id: 'm-0', body: 'of another' }))
+    const store = new MemoryIdempotencyStore()
+    const letters = bench.letters(store)
+    const edited = await letters.edit('m-0', { body: 'right' })
+    expect(edited).to.include({ generation: 1, replaced: 2, remaining: 1 })
+    expect((await letters.show('m-0')).map(({ body }) => body.toString())).to.deep.equal(['"of another"', '"right"'])
+    expect(await ids(letters.list({}, { archive: true }))).to.deep.equal(['m-0'])
+    await letters.discard({ where: 'generation=0' })
+    const seen: unknown[] = []
+    await bench.consume(({ body }) => void seen.push(body), { idempotency: store })
+    expect(await letters.replay()).to.include({ selected: 1, completed: 1 })
+    expect(seen).to.deep.equal(['right'])
+  })
+
   it('leaves one version to be sent again where an edit fails: the original', async () => {
     await bench.bury(1)
     const letters = bench.letters()
