@@ -13,14 +13,14 @@ export type { LetterEdit } from './dead-letter/copies.ts'
 export type {
   DeadLetters,
   DeadLettersOptions,
-  EditedLetter,
-  FullLetter,
-  ImportResult,
   LookOptions,
 } from './dead-letter/dead-letters.ts'
+export type { EditedLetter } from './dead-letter/edit.ts'
 export type { SkipReason } from './dead-letter/fate.ts'
 export { FILTER_FIELDS, type FilterField, parseFilter } from './dead-letter/filter.ts'
+export type { FullLetter } from './dead-letter/full.ts'
 export type { LetterGroup } from './dead-letter/groups.ts'
+export type { ImportOptions, ImportResult } from './dead-letter/import.ts'
 export type { MoveOptions, MoveResult } from './dead-letter/move.ts'
 export {
   type ReplayBatch,

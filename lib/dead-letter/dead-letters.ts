@@ -9,25 +9,27 @@
  * crash its copy may be there too. Ids and generations say so.
  */
 import type { Connection } from '../connection/connection.ts'
-import { InvalidOption, MessageInvalid, PublishFailed, ResourceMissing } from '../errors.ts'
 import type { IdempotencyStore, Scope } from '../idempotency/idempotency.ts'
 import type { RawDelivery } from '../message.ts'
 import type { Events } from '../observability/events.ts'
-import { callable, checkOptions, flag, having, integer, needed, number, object, type Rule, text } from '../options.ts'
-import { checkReplyTo, type Encoded } from '../producer/encode.ts'
+import { callable, checkOptions, flag, having, needed, number, type Rule, text } from '../options.ts'
+import type { Encoded } from '../producer/encode.ts'
 import type { Publisher } from '../producer/publisher.ts'
 import type { Declarer } from '../topology/declarer.ts'
 import { archiveQueue, archiveQueueOf, deadQueue, deadQueueOf, workQueueName } from '../topology/queues.ts'
 import { EMPTY } from '../topology/topology.ts'
 import { type Chosen, chooser } from './chosen.ts'
-import { archiveCopy, editedCopy, type LetterEdit, restoredCopy, sameMessage } from './copies.ts'
+import { archiveCopy, type LetterEdit, restoredCopy } from './copies.ts'
+import { checkEdit, type EditedLetter, editLetter } from './edit.ts'
+import { type FullLetter, full } from './full.ts'
 import { Grouping, type LetterGroup } from './groups.ts'
+import { type ImportOptions, type ImportResult, importLines } from './import.ts'
 import { type MoveOptions, type MoveResult, move } from './move.ts'
-import { exportLine, importLine, linesOf } from './ndjson.ts'
+import { exportLine } from './ndjson.ts'
 import { countOf, type Hold, Reader } from './reader.ts'
 import { aheadOf, type ReplayOptions, type ReplayResult, replay } from './replay.ts'
 import { compileSelection, type Selection } from './selection.ts'
-import { type Letter, queueName, readLetter, userHeaders } from './story.ts'
+import { type Letter, queueName } from './story.ts'
 
 /** Options of `surehop.deadLetters()`. */
 export interface DeadLettersOptions {
@@ -53,35 +55,14 @@ export interface LookOptions {
   readonly signal?: AbortSignal
 }
 
-/** A letter with all of it. */
-export interface FullLetter extends Letter {
-  readonly body: Buffer
-  /** The publisher's own headers. */
-  readonly headers: Readonly<Record<string, unknown>>
-}
-
-/** What an edit left. */
-export interface EditedLetter extends FullLetter {
-  /** Letters it replaced: more than one where copies of the message lay there (a consumer was killed between a letter and its ack). */
-  readonly replaced: number
-  /** Other letters with this id, of another generation or with another message: they stay. */
-  readonly remaining: number
-}
-
-/** What an import did. */
-export interface ImportResult {
-  readonly letters: number
-}
-
-const PUBLISH = { mandatory: true, deadlineMs: 30_000 } as const
-/** Imported letters under way. */
-const IMPORT_WINDOW = 100
 const RULES = {
   idempotency: having('an idempotency store such as RedisIdempotencyStore', 'look'),
   scopeName: text(200),
 }
 const aSignal = having('an AbortSignal', 'addEventListener')
 const LOOK_RULES = { archive: flag, signal: aSignal }
+const MOVE_RULES = { dryRun: flag, signal: aSignal, onMoved: callable }
+const IMPORT_RULES = { dryRun: flag, signal: aSignal }
 const target: Rule = (value) =>
   queueName(value) ? undefined : 'a queue that is neither dead letters, an archive nor a delay'
 const REPLAY_RULES = {
@@ -127,6 +108,7 @@ export class DeadLetters {
 
   /** How many there are, those somebody looks at now not counted. */
   async count(options: { readonly archive?: boolean } = {}): Promise<number> {
+    checkOptions('count()', options, { archive: flag })
     return countOf(this.#parts.connection, options.archive ? archiveQueueOf(this.queue) : deadQueueOf(this.queue))
   }
 
@@ -186,25 +168,11 @@ export class DeadLetters {
     const { publisher } = this.#parts
     const dead = deadQueueOf(this.queue)
     await this.#declare()
-    return this.#read(dead, async (reader) => {
-      const { chosen, copies, remaining } = await newest(reader, id, dead)
-      const { letter, taken } = chosen
-      if (edit.generation !== undefined && edit.generation !== letter.generation)
-        throw outdated(letter, edit.generation)
-      if (edit.properties?.messageId !== undefined && letter.messageId !== undefined)
-        throw new InvalidOption(
-          'expected no messageId: this letter has one, and with another it would be another message',
-        )
-      const copy = editedCopy(taken.raw, dead, edit)
-      const archived = archiveCopy(taken.raw, archiveQueueOf(this.queue))
-      // First, so that no failure leaves both versions among the dead letters: a replay would send both.
-      await publisher.publish(archived, PUBLISH)
-      await publisher.publish(copy, PUBLISH)
-      taken.ack()
-      for (const ack of copies) ack()
-      this.#discarded(archived)
-      return { ...full(readLetter(asRaw(copy)), asRaw(copy)), replaced: 1 + copies.length, remaining }
-    })
+    return this.#read(dead, (reader) =>
+      editLetter({ reader, publisher, dead, archive: archiveQueueOf(this.queue) }, id, edit, (archived) =>
+        this.#discarded(archived),
+      ),
+    )
   }
 
   /** The letters as lines of JSON (NDJSON), each with its line feed. */
@@ -218,41 +186,10 @@ export class DeadLetters {
    * @throws MessageInvalid `line 7: ...`: the lines before it were taken; PublishFailed `line 7: ...`: so were those, and perhaps some of the
    *   next hundred
    */
-  async importFrom(
-    source: AsyncIterable<string | Uint8Array>,
-    options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {},
-  ): Promise<ImportResult> {
+  async importFrom(source: AsyncIterable<string | Uint8Array>, options: ImportOptions = {}): Promise<ImportResult> {
+    checkOptions('importFrom()', options, IMPORT_RULES)
     if (!options.dryRun) await this.#declare()
-    let letters = 0
-    let line = 1
-    const open: Promise<unknown>[] = []
-    try {
-      for await (const text of linesOf(source)) {
-        if (options.signal?.aborted) break
-        if (text.trim() !== '') {
-          const copy = importLine(text, deadQueueOf(this.queue))
-          open.push(options.dryRun ? Promise.resolve() : this.#import(copy, line))
-          if (open.length >= IMPORT_WINDOW) letters += await settledAll(open.splice(0))
-        }
-        line++
-      }
-    } catch (error) {
-      throw error instanceof MessageInvalid ? atLine(line, error) : error
-    } finally {
-      await Promise.allSettled(open)
-    }
-    return { letters: letters + (await settledAll(open)) }
-  }
-
-  /** Its failure is asked for later, perhaps after a wait for the source: a rejection unheard meanwhile would end the process. */
-  #import(copy: Encoded, line: number): Promise<unknown> {
-    const sent = this.#parts.publisher.publish(copy, PUBLISH).catch((error: Error) => {
-      throw error instanceof PublishFailed
-        ? new PublishFailed(error, atLine(line, error).message, { cause: error })
-        : error
-    })
-    sent.catch(() => {})
-    return sent
+    return importLines(source, { publisher: this.#parts.publisher, dead: deadQueueOf(this.queue) }, options)
   }
 
   async *#selected(selection: Selection, options: LookOptions): AsyncGenerator<Chosen> {
@@ -292,6 +229,7 @@ export class DeadLetters {
     options: MoveOptions,
     moved: (copy: Encoded) => void,
   ): Promise<MoveResult> {
+    checkOptions('options of a move', options, MOVE_RULES)
     const selected = compileSelection(selection)
     if (!options.dryRun) await this.#declare()
     const { publisher } = this.#parts
@@ -316,76 +254,3 @@ export class DeadLetters {
 const PAGE = 256
 /** Letters of one id that are shown. */
 const SAME_ID_MAX = 100
-
-/** The letter that an edit is of, and the others with its id. */
-interface Newest {
-  readonly chosen: Chosen
-  /** Acks of its copies; not the letters, which may be large. */
-  readonly copies: readonly (() => boolean)[]
-  readonly remaining: number
-}
-
-async function newest(reader: Reader, id: string, queue: string): Promise<Newest> {
-  const take = chooser(reader, compileSelection({ ids: [id] }))
-  let chosen: Chosen | undefined
-  let copies: (() => boolean)[] = []
-  let seen = 0
-  for (let some = await take(1_000); some.length > 0; some = await take(1_000))
-    for (const one of some) {
-      seen++
-      if (!chosen || one.letter.generation > chosen.letter.generation) {
-        chosen = one
-        copies = []
-      } else if (sameMessage(one.taken.raw, chosen.taken.raw)) copies.push(one.taken.ack)
-    }
-  if (chosen) return { chosen, copies, remaining: seen - 1 - copies.length }
-  throw new ResourceMissing(
-    `letter "${id}"`,
-    `expected the id of a letter in queue "${queue}", got "${id}": no letter there has it`,
-  )
-}
-
-function outdated({ id, generation }: Letter, expected: number): ResourceMissing {
-  return new ResourceMissing(
-    `letter "${id}"`,
-    `expected letter "${id}" to be of generation ${expected}, and it is of generation ${generation}: somebody edited it or sent it again meanwhile. Look at it again; nothing was changed`,
-  )
-}
-
-function full(letter: Letter, raw: RawDelivery): FullLetter {
-  return { ...letter, body: raw.content, headers: userHeaders(raw.properties.headers ?? {}) }
-}
-
-function asRaw({ content, properties, exchange, routingKey }: Encoded): RawDelivery {
-  return { content, properties, fields: { deliveryTag: 0, redelivered: false, exchange, routingKey } }
-}
-
-function atLine(line: number, cause: Error): MessageInvalid {
-  return new MessageInvalid(`line ${line}`, `line ${line}: ${cause.message}`, { cause })
-}
-
-/** Waits for all, so that nothing is under way when the first failure is told. */
-async function settledAll(open: readonly Promise<unknown>[]): Promise<number> {
-  const outcomes = await Promise.allSettled(open)
-  const failure = outcomes.find((o) => o.status === 'rejected')
-  if (failure) throw failure.reason
-  return outcomes.length
-}
-
-const EDIT_PROPERTIES = {
-  type: text(255),
-  contentType: text(255),
-  contentEncoding: text(255),
-  correlationId: text(255),
-  replyTo: text(255),
-  messageId: text(255),
-}
-
-function checkEdit(edit: LetterEdit): void {
-  checkOptions('edit()', edit, { body: () => undefined, properties: object, headers: object, generation: integer(0) })
-  checkOptions('edit(): properties', edit.properties ?? {}, EDIT_PROPERTIES)
-  checkReplyTo(edit.properties?.replyTo)
-  for (const name of Object.keys(edit.headers ?? {}))
-    if (/^(surehop-|x-death$|x-first-death|x-last-death|transaction_id$)/.test(name))
-      throw new InvalidOption(`expected headers of the publisher, got "${name}", which is reserved`)
-}

@@ -38,6 +38,23 @@ describe('dead letters: discard, restore, edit, export, import', function () {
     expect(await letters.count({ archive: true })).to.equal(0)
   })
 
+  it('refuses an option it does not know: a `dryrun` that is none would discard', async () => {
+    await bench.bury(1)
+    const mistyped = { dryrun: true } as object
+    const letters = bench.letters()
+    for (const attempt of [
+      () => letters.discard({}, mistyped),
+      () => letters.restore({}, mistyped),
+      () => letters.importFrom(Readable.from([]), mistyped),
+      () => letters.count(mistyped),
+    ]) {
+      const error = await attempt().catch((e: Error) => e)
+      expect(error).to.be.instanceOf(InvalidOption)
+      expect((error as Error).message).to.contain('"dryrun"')
+    }
+    expect(await letters.count()).to.equal(1)
+  })
+
   it('keeps the word of the broker when it moves a letter', async () => {
     bench.put(bench.queue, { i: 1 }, { messageId: 'poison' })
     await bench.confirmed()
