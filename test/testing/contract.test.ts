@@ -3,7 +3,7 @@
 import { expect } from 'chai'
 import type { IdempotencyStore } from '../../lib/idempotency/idempotency.ts'
 import { idempotencyStoreContract } from '../../lib/testing/index.ts'
-import { FarStore, ForgetfulStore, type Gap, GappedStore, StrictStore } from './stores.ts'
+import { FarStore, ForgetfulStore, type Gap, GappedStore, type HeldUp, HeldUpStore, StrictStore } from './stores.ts'
 
 const RACES = /concurrent|at once/
 const SHORT_TIMES = /silent|away|renews|too late|retention/
@@ -13,6 +13,14 @@ describe('the contract suite of surehop/testing', () => {
   it('passes a sound store that is far away, whatever lease is shorter than its answers', async () => {
     expect(await failedBy(() => new FarStore(60), SHORT_TIMES)).to.deep.equal([])
   }).timeout(30_000)
+
+  it('passes a sound store on a machine that stands still for longer than a lease, whenever that is', async () => {
+    const heldUp = Array.from({ length: 30 }, (_, n): HeldUp => {
+      return { call: 1 + Math.floor(n / 2), forMs: 400, before: n % 2 === 0 }
+    })
+    const failed = await Promise.all(heldUp.map((held) => failedBy(() => new HeldUpStore(held), SHORT_TIMES)))
+    expect(failed.flat()).to.deep.equal([])
+  }).timeout(60_000)
 
   it('passes a store that takes an id once in a call', async () => {
     expect(await failedBy(() => new StrictStore(), WHOLE)).to.deep.equal([])

@@ -15,26 +15,53 @@ export class FarStore extends MemoryIdempotencyStore {
   }
 
   override claim(scope: Scope, owner: string, claims: readonly Claim[]) {
-    return this.#asked(() => super.claim(scope, owner, claims))
+    return this.asked(() => super.claim(scope, owner, claims))
   }
 
   override settle(scope: Scope, owner: string, settlements: readonly Settlement[]) {
-    return this.#asked(() => super.settle(scope, owner, settlements))
+    return this.asked(() => super.settle(scope, owner, settlements))
   }
 
   override renew(scope: Scope, owner: string, options?: { readonly leave?: boolean }) {
-    return this.#asked(() => super.renew(scope, owner, options))
+    return this.asked(() => super.renew(scope, owner, options))
   }
 
   override look(scope: Scope, ids: readonly string[]) {
-    return this.#asked(() => super.look(scope, ids))
+    return this.asked(() => super.look(scope, ids))
   }
 
-  async #asked<T>(ask: () => Promise<T>): Promise<T> {
+  protected async asked<T>(ask: () => Promise<T>): Promise<T> {
     await pause(this.#roundTripMs / 2)
     const [answer] = await Promise.all([ask(), pause(this.#roundTripMs / 2)])
     return answer
   }
+}
+
+/** On a machine that stands still once: one answer comes so late, and its store executes it before, or after. */
+export class HeldUpStore extends FarStore {
+  readonly #heldUp: HeldUp
+  #asked = 0
+
+  constructor(heldUp: HeldUp) {
+    super(0)
+    this.#heldUp = heldUp
+  }
+
+  protected override async asked<T>(ask: () => Promise<T>): Promise<T> {
+    const { call, forMs, before } = this.#heldUp
+    if (++this.#asked !== call) return ask()
+    if (before) await pause(forMs)
+    const answer = await ask()
+    if (!before) await pause(forMs)
+    return answer
+  }
+}
+
+/** Which call, from 1. */
+export interface HeldUp {
+  readonly call: number
+  readonly forMs: number
+  readonly before: boolean
 }
 
 /** One that refuses an id twice in one claim: `IdempotencyStore` says that it stands once. */
