@@ -3,8 +3,9 @@
  * hands the connection over; an error among that (the client was busy, or the broker in trouble) is emitted while nobody can listen, and
  * ends the process.
  * Promises: a connection that failed so has ended, like any other, and its error is known.
- * Does NOT promise so of the first connection of a process: it shows us amqplib's class, which the package hands to nobody.
+ * Does NOT promise so of a process's first connection where amqplib was bundled, or not loaded by Node: it shows us amqplib's class then.
  */
+import { createRequire } from 'node:module'
 
 /** What our connections call themselves: those of others that use amqplib are left alone. */
 export const PRODUCT = 'surehop'
@@ -15,12 +16,29 @@ interface Opening {
   on(event: 'error', listener: (error: Error) => void): unknown
 }
 
+/** The package hands the class to nobody; Node knows the file. */
+const FILE = /[\\/]amqplib[\\/]lib[\\/]connection\.js$/
+
 const known = new WeakSet<object>()
 const errors = new WeakMap<object, Error>()
 
-/** Changes how connections of this one's class open from now on. An amqplib that works in another way is left alone. */
+/** Changes how connections of each amqplib that is loaded open from now on. */
+export function listenToLoaded(): void {
+  // Whoever asks, the cache is the same.
+  for (const [path, module] of Object.entries(createRequire(process.execPath).cache ?? {})) {
+    if (!FILE.test(path)) continue
+    const { Connection } = (module?.exports ?? {}) as { readonly Connection?: { readonly prototype?: Opening } }
+    if (Connection?.prototype) listen(Connection.prototype)
+  }
+}
+
+/** The same for connections of this one's class. */
 export function listenEarly(connection: object): void {
-  const kind = Object.getPrototypeOf(connection) as Opening
+  listen(Object.getPrototypeOf(connection) as Opening)
+}
+
+/** An amqplib that works in another way is left alone. */
+function listen(kind: Opening): void {
   const { open } = kind
   if (typeof open !== 'function' || known.has(kind)) return
   known.add(kind)

@@ -14,7 +14,7 @@ import { within } from '../deadline.ts'
 import { keepNumbers, type NumberedConnection } from './channel-numbers.ts'
 import { type ConnectionOptions, checkConnectionOptions } from './connection-options.ts'
 import { type FrameReader, withoutDeepHeaders } from './deep-headers.ts'
-import { errorOf, listenEarly, PRODUCT } from './early-errors.ts'
+import { errorOf, listenEarly, listenToLoaded, PRODUCT } from './early-errors.ts'
 import { type GatherableConnection, gatherMessages } from './gather-messages.ts'
 import { type GatherableSocket, gatherWrites } from './gather-writes.ts'
 import { brokerTimeout } from './refusal.ts'
@@ -40,6 +40,7 @@ export class Supervisor {
   /** @throws InvalidOption */
   constructor(options: ConnectionOptions, on: SupervisorEvents) {
     checkConnectionOptions(options)
+    listenToLoaded()
     this.#manager = createManager(options, () => this.#nextSocket())
     this.#manager.on('connect', ({ connection, url }) => {
       const model = connection as unknown as ChannelModel

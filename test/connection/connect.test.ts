@@ -3,18 +3,23 @@ import { expect } from 'chai'
 import { type ConnectionRefused, InvalidOption, NotConnected, type SurehopError } from '../../lib/errors.ts'
 import { onEvent } from '../../lib/observability/events.ts'
 import { connect } from '../../lib/surehop.ts'
-import { eventually } from '../support/eventually.ts'
+import { startChild } from '../support/child.ts'
+import { eventually, within } from '../support/eventually.ts'
 import { freePort } from '../support/ports.ts'
 import { unique } from '../support/unique.ts'
 import { administered, failure, type Wiring, wiring } from './wiring.ts'
 
+const EXITS = new URL('./exits.ts', import.meta.url)
 const SECRET = 'pa/ss@w:rd%?#'
 
+/** At once: after one attempt at each URL, and long before connect() would give up. */
 async function refusedBy(wired: Wiring, amqp: string | string[], reason: string): Promise<ConnectionRefused> {
+  const failures = wired.record('connection.state')
   const started = performance.now()
   const error = await failure<ConnectionRefused>(wired.surehop({ amqp }))
   expect(error).include({ code: 'CONNECTION_REFUSED', reason })
-  expect(performance.now() - started).below(1_000)
+  expect(performance.now() - started).below(8_000)
+  expect(failures.filter(({ error }) => error)).length([amqp].flat().length)
   return error
 }
 
@@ -100,7 +105,7 @@ describe('connect', () => {
     const error = await failure<SurehopError>(
       wired.surehop({ amqp: `amqp://guest:secret@127.0.0.1:${port}`, connectTimeoutMs: 300 }),
     )
-    expect(performance.now() - started).within(295, 1_500)
+    expect(performance.now() - started).within(295, 10_000)
     expect(error).instanceOf(NotConnected)
     expect(error.message)
       .contain(`ECONNREFUSED 127.0.0.1:${port}`)
@@ -111,11 +116,11 @@ describe('connect', () => {
   it('P12: a server that says nothing costs one attempt of handshakeTimeoutMs, not for ever', async () => {
     const mute = await muteServer()
     const attempts = wired.record('connection.state')
-    const options = { amqp: mute.url, handshakeTimeoutMs: 100, connectTimeoutMs: 600 }
+    const options = { amqp: mute.url, handshakeTimeoutMs: 50, connectTimeoutMs: 600 }
     const error = await failure(wired.surehop(options))
     expect(error.message).contain('connect ETIMEDOUT')
     expect(attempts.filter(({ to, error }) => to === 'connecting' && error).length).above(1)
-    const surehop = await wired.surehop({ amqp: [mute.url, wired.broker.url], handshakeTimeoutMs: 100 })
+    const surehop = await wired.surehop({ amqp: [mute.url, wired.broker.url], handshakeTimeoutMs: 400 })
     expect(surehop.health().healthy).equal(true)
   })
 
@@ -123,7 +128,7 @@ describe('connect', () => {
     const mute = await muteServer()
     const started = performance.now()
     await failure(wired.surehop({ amqp: mute.url, connectTimeoutMs: 100 }))
-    expect(performance.now() - started).below(1_500)
+    expect(performance.now() - started, 'far from `handshakeTimeoutMs`').below(8_000)
     await eventually(() => expect(mute.sockets.size).equal(0))
   })
 
@@ -164,6 +169,15 @@ describe('connect', () => {
       if (code === 541) expect((await lost).error?.message).contain('INTERNAL-ERROR')
     }
   })
+
+  it('dials again also where that was the first connection of its process', async () => {
+    const { url, links } = await brokerThatEndsTheFirst(541)
+    const child = startChild(EXITS, { args: [url, 'connected'] })
+    wired.later(() => child.close())
+    expect(await child.next({ withinMs: 20_000 })).equal('done')
+    expect(await within(child.ended, { what: 'the end of the process' })).deep.equal({ code: 0, signal: null })
+    expect(links()).equal(2)
+  }).timeout(40_000)
 
   /** What a broker that is shut down says to those who come just then: one packet, where the client is busy or the network quick. */
   async function brokerThatEndsTheFirst(code: number): Promise<{ url: string; links: () => number }> {

@@ -6,7 +6,8 @@ import { tellParent } from '../support/child.ts'
 const [url = '', how = ''] = process.argv.slice(2)
 
 async function main(): Promise<void> {
-  const surehop = await connect({ amqp: url, service: 'exits', drainMs: 300, connectTimeoutMs: 500 })
+  const connectTimeoutMs = how === 'connected' ? 15_000 : 500
+  const surehop = await connect({ amqp: url, service: 'exits', drainMs: 300, connectTimeoutMs })
   const producer = surehop.producer()
   if (how === 'returned') await producer.send('nobody', { body: 1 }).catch(() => {})
   if (how === 'delayed') await producer.send('nobody', { body: 1, delayMs: 100 }).catch(() => {})
