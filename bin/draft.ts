@@ -1,6 +1,6 @@
 /**
  * A text that a person changes in an editor: a file in a folder that only he can read. It holds a message, so it is removed when it was
- * used, or is as it was; it holds his work, so it is kept where that came to nothing, and he is told where.
+ * used, or is as it was; it holds his work, so it is kept where that came to nothing, or goes on in the editor, and he is told where.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,6 +13,7 @@ export class Draft {
   readonly #text: string
   readonly #output: Output
   readonly #leave = () => this.leave()
+  #open = false
 
   constructor(name: string, text: string, output: Output) {
     this.#folder = mkdtempSync(join(tmpdir(), 'surehop-edit-'))
@@ -23,7 +24,14 @@ export class Draft {
     process.once('exit', this.#leave)
   }
 
-  read(): Buffer {
+  /** Lends it to an editor. @returns what that left */
+  async edit(run: (file: string) => Promise<void>): Promise<Buffer> {
+    this.#open = true
+    try {
+      await run(this.file)
+    } finally {
+      this.#open = false
+    }
     return readFileSync(this.file)
   }
 
@@ -33,9 +41,9 @@ export class Draft {
     rmSync(this.#folder, { recursive: true, force: true })
   }
 
-  /** Keeps what was changed, and what an editor that was killed left beside it. */
+  /** Keeps what was changed, what an editor that was killed left beside it, and what one has open that outlives us. */
   leave(): void {
-    if (!this.#changed()) {
+    if (!this.#open && !this.#changed()) {
       this.remove()
       return
     }

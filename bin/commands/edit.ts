@@ -78,11 +78,21 @@ async function replaced(
   const edited = await letters.edit(letter.id, { body, generation: letter.generation })
   const { id, generation, editedFrom, replaced, remaining } = edited
   if (flags.json) await output.json({ id, generation, editedFrom, replaced, remaining })
+  if (replaced === 0) {
+    output.note(output.notePaint.yellow(leftOf(letter, letters.queue)))
+    return EXIT.partly
+  }
   if (remaining > 0) output.note(output.notePaint.yellow(othersOf(id, remaining, letters.queue)))
   output.note(
     `Edited ${safe(id)}, now generation ${generation}. The original is in the archive${withCopies(replaced - 1)}. Send it: surehop dead replay ${safe(letters.queue)} --id ${safe(id)}`,
   )
   return EXIT.done
+}
+
+/** The edited letter is there, and so may be what it was to replace. */
+function leftOf({ id, generation }: FullLetter, queue: string): string {
+  const q = safe(queue)
+  return `Edited ${safe(id)}, but the connection was lost before the original was taken away: it may be here still, and be handled instead of the edited letter. Look: surehop dead show ${q} ${safe(id)}. Take it away (a copy is in the archive): surehop dead discard ${q} --id ${safe(id)} --where generation=${generation}`
 }
 
 function withCopies(copies: number): string {
@@ -153,9 +163,9 @@ function editorOf(): string | undefined {
 }
 
 async function inEditor({ body }: FullLetter, draft: Draft, output: Output): Promise<Buffer> {
-  await lendingTerminal(() => run(editorOf()!, draft.file))
+  const bytes = await lendingTerminal(() => draft.edit((file) => run(editorOf()!, file)))
   const text = utf8(body)!
-  return edited(draft.read(), jsonText(text) === undefined ? undefined : text, output)
+  return edited(bytes, jsonText(text) === undefined ? undefined : text, output)
 }
 
 /** Meanwhile our heartbeats go on: a person takes his time, and the broker would give the connection up. */

@@ -160,8 +160,8 @@ export class DeadLetters {
   /**
    * Replaces a letter by an edited one of a newer generation; the original is in the archive before that. Of several letters with this id
    * the newest is edited, and exact copies of it go with it: sent again, one of them would be handled instead of the edited letter.
-   * @throws ResourceMissing for no such letter, or no longer of this generation; InvalidOption, MessageInvalid, PublishFailed: the original is
-   *   untouched. After a PublishFailed the archive may hold a copy of it, too, and the edited one is there only if the outcome is `unknown`
+   * @throws ResourceMissing for no such letter, or no longer of this generation; InvalidOption, MessageInvalid, PublishFailed, ChannelLost: the
+   *   original is untouched. After the last two the archive may hold a copy of it, too, and the edited one is there only if the outcome is `unknown`
    */
   async edit(id: string, edit: LetterEdit): Promise<EditedLetter> {
     checkEdit(edit)

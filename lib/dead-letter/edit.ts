@@ -1,4 +1,7 @@
-/** Replaces a letter by an edited one. The original is in the archive before the edited one is sent, and goes when that is confirmed. */
+/**
+ * Replaces a letter by an edited one. The original is in the archive before the edited one is sent, and goes when that is confirmed. Does
+ * NOT promise that it is gone: where the line is lost in that moment both lie there, and the caller is told; where the process dies, nobody.
+ */
 import { InvalidOption, ResourceMissing } from '../errors.ts'
 import { checkOptions, integer, object, text } from '../options.ts'
 import { checkReplyTo, type Encoded } from '../producer/encode.ts'
@@ -12,9 +15,12 @@ import type { Letter } from './story.ts'
 
 /** What an edit left. */
 export interface EditedLetter extends FullLetter {
-  /** Letters it replaced: more than one where copies of the message lay there (a consumer was killed between a letter and its ack). */
+  /**
+   * Letters it replaced: more than one where copies of the message lay there (a consumer was killed between a letter and its ack); none
+   * where the connection was lost before the broker had taken them away: they may be there still.
+   */
   readonly replaced: number
-  /** Other letters with this id, of another generation or with another message: they stay. */
+  /** Other letters with this id, of another generation or with another message: they stay. With those that may be there still. */
   readonly remaining: number
 }
 
@@ -43,11 +49,23 @@ export async function editLetter(
   const archived = archiveCopy(taken.raw, archive)
   // First, so that no failure leaves both versions among the dead letters: a replay would send both.
   await publisher.publish(archived, PUBLISH)
+  // Whoever lost the original cannot take it away, and another operator may have it.
+  await reader.check()
   await publisher.publish(copy, PUBLISH)
-  taken.ack()
-  for (const ack of copies) ack()
+  const acks = [taken.ack, ...copies]
+  for (const ack of acks) ack()
+  const gone = await isGone(reader)
   onArchived(archived)
-  return { ...fullOf(copy), replaced: 1 + copies.length, remaining }
+  const replaced = gone ? acks.length : 0
+  return { ...fullOf(copy), replaced, remaining: remaining + acks.length - replaced }
+}
+
+/** An ack that the broker did not take leaves the letter where it was. */
+function isGone(reader: Reader): Promise<boolean> {
+  return reader.check().then(
+    () => true,
+    () => false,
+  )
 }
 
 /** The letter that an edit is of, and the others with its id. */

@@ -85,6 +85,13 @@ export class Leg {
     return (await asked).messageCount
   }
 
+  /** Resolves when the broker has all acks: it takes what comes over a channel in turn. */
+  async flushed(): Promise<void> {
+    if (this.#closed) return
+    this.#acks.flush()
+    await this.ready()
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return
     this.#acks.flush()

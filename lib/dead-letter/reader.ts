@@ -140,6 +140,16 @@ export class Reader {
     return Math.max(0, (await this.#ready()) + this.#arrived - this.total)
   }
 
+  /**
+   * Resolves when it has all it took in hand, and the broker every ack.
+   * @throws ChannelLost, BrokerTimeout: what was acked may be back in the queue, too
+   */
+  async check(): Promise<void> {
+    const flushed = Promise.all(this.#legs.map((leg) => leg.flushed()))
+    await flushed.catch((error: Error) => this.#fail(error))
+    if (this.#failure) throw this.#failure
+  }
+
   /** Gives everything back that was not acked, in its order. Never rejects. */
   async close(): Promise<void> {
     this.#closing = true

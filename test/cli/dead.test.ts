@@ -192,6 +192,27 @@ describe('the command: dead letters', function () {
     })
   })
 
+  it('says that the original may be left, and how to take it away, where the connection is lost in an edit', async () => {
+    await bench.bury(1, () => ({ body: { i: 0 } }))
+    const proxy = await startProxy(AMQP_URL)
+    let cut = false
+    proxy.on('data', (way, bytes) => {
+      if (way !== 'to-server' || cut || !bytes.includes('{"i":71}')) return
+      cut = true
+      proxy.cut()
+    })
+    const { code, stderr } = await surehop(['dead', 'edit', bench.queue, 'm-0', '--set', 'i=71', '--yes'], {
+      env: { AMQP_URL: proxy.url },
+    })
+    await proxy.close()
+    expect(code, stderr).to.equal(1)
+    const [, way = ''] = /the connection was lost .*: surehop (dead discard .*)\n$/.exec(stderr) ?? []
+    expect((await surehop([...way.split(' '), '--yes'])).code, stderr).to.equal(0)
+    expect((await all(bench.letters().list())).map(({ generation }) => generation))
+      .to.include(1)
+      .and.not.to.include(0)
+  })
+
   it('edits by --set, --file and an editor, shows the difference, and leaves no file behind', async () => {
     await bench.bury(1, () => ({ body: { country: 'XX', lines: [{ sku: 'A' }] } }))
     const set = await dead('edit', 'm-0', '--set', 'country=DE', '--set', 'lines.0.quantity=2', '--yes')
