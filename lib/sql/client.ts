@@ -9,7 +9,7 @@
 import { within } from '../deadline.ts'
 import { CommitRefused, InvalidOption } from '../errors.ts'
 import { show } from '../options.ts'
-import { endedByServer, givenUp, isEnding } from './given-up.ts'
+import { endedByServer, givenUp, isAnswer, isEnding } from './given-up.ts'
 import { lentFor } from './lent-for.ts'
 
 /** Rows as a driver hands them over. */
@@ -79,12 +79,12 @@ export async function runWithin(
     const run = () => runOn(client, sql, parameters)
     const leftMs = Math.max(1, until - performance.now())
     const running = isEnding(pool) ? endedByServer({ pool, client }, { ms: leftMs, run }) : run()
-    const rows = await within(running, leftMs, () => {
-      givenUp(pool)
-      return late()
-    })
+    const rows = await within(running, leftMs, late)
     answered = true
     return rows
+  } catch (error) {
+    if (!isAnswer(error)) givenUp(pool)
+    throw error
   } finally {
     if (answered) client.off?.('error', ignore)
     client.release(!answered)

@@ -8,6 +8,8 @@
  * Costs nothing before: to say it takes a transaction, and that two more round trips. A transaction that is never ended, because the
  * line was lost or the process froze in the middle of it, the server ends, too: it would hold its locks for hours.
  */
+import { MAX_TIMER_MS } from '../deadline.ts'
+
 const REMEMBERED_MS = 60_000
 /** SQLSTATE: canceled by statement_timeout; lock not available in time. */
 const ENDED_IN_TIME: ReadonlySet<unknown> = new Set(['57014', '55P03'])
@@ -15,9 +17,18 @@ const ENDED_IN_TIME: ReadonlySet<unknown> = new Set(['57014', '55P03'])
 /** By pool. */
 const until = new WeakMap<object, number>()
 
-/** A statement of this pool was given up on. */
+/** A statement of this pool was given up on: it may wait on at the server. */
 export function givenUp(pool: object): void {
   until.set(pool, performance.now() + REMEMBERED_MS)
+}
+
+/**
+ * Has the server ended the statement that came to this? Not where nobody waited longer (we, or the driver: `query_timeout`), nor where
+ * the line was cut on its way (by a proxy, or by a pooler, which says so with a code of class 08).
+ */
+export function isAnswer(error: unknown): boolean {
+  const { severity, code } = Object(error) as { readonly severity?: unknown; readonly code?: unknown }
+  return typeof severity === 'string' && !String(code).startsWith('08')
 }
 
 /** Must the server be told to end the next statement by itself? */
@@ -39,7 +50,7 @@ export async function endedByServer<T>(
   { pool, client }: { readonly pool: object; readonly client: { query(sql: string): Promise<unknown> } },
   { ms, run }: { readonly ms: number; readonly run: () => Promise<T> },
 ): Promise<T> {
-  const most = Math.ceil(ms)
+  const most = Math.min(Math.ceil(ms), MAX_TIMER_MS)
   try {
     const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'].map((it) => limited(it, most))
     await client.query(`BEGIN; SELECT ${limits.join(', ')}`)
