@@ -40,7 +40,10 @@ export interface Claim {
   readonly generation: number
   /** Attempt number this copy carries, from 1. */
   readonly attempt: number
-  /** Unique per owner and delivery; a claim repeated with the same number (a lost reply) gets the same answer. */
+  /**
+   * Grows with each delivery that an owner claims; a claim repeated with the same number (a lost reply) gets the same answer. One with
+   * a lower number than the lease that its owner has comes late, and nobody waits for it: `leased`, and nothing changes.
+   */
   readonly sequence: number
 }
 

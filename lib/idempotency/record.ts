@@ -132,9 +132,17 @@ export function wasAway(untilMs: number | undefined, nowUs: number, leaseMs: num
 function claimLeased(record: LeasedRecord, asked: Asked): ClaimDecision {
   const mine = record.owner === asked.owner
   if (mine && record.sequence === asked.claim.sequence) return { result: grantOf(record), record }
-  const wait = mine ? undefined : waitFor(asked)
+  const wait = mine ? waitBehind(record, asked) : waitFor(asked)
   if (wait !== undefined) return { result: { status: 'leased', retryAfterMs: wait }, record }
   return asked.claim.generation > record.generation ? begin(record, asked) : startAgain(record, asked)
+}
+
+/**
+ * The same where the lease is the asker's own, of a delivery that came later: then this claim lay somewhere (in the socket of a frozen
+ * store, in a client that sends it once more) since it was given up, and nobody hears the answer.
+ */
+function waitBehind({ sequence }: LeasedRecord, { claim, nowUs, leaseMs }: Asked): number | undefined {
+  return claim.sequence < sequence ? retryAfterMs(0, nowUs, leaseMs) : undefined
 }
 
 /** How long to wait for another owner's lease, ms; undefined where it may be taken over. */

@@ -4,9 +4,11 @@
  *     wait ──first use──▶ connecting ──▶ ready ⇄ reconnecting ──close──▶ closed
  *
  * Promises: every call ends within the command timeout (the first also waits for the connection, with a bound); whatever is
- * not a certain answer is `StoreUnavailable`; nothing is queued while disconnected nor sent twice behind the caller's back; it
- * reconnects by itself for ever. Passwords stand in no message.
- * An idle link keeps no process alive. Does NOT promise: that a call which timed out was not executed.
+ * not a certain answer is `StoreUnavailable`; nothing is queued while disconnected; it reconnects by itself for ever. Passwords
+ * stand in no message.
+ * An idle link keeps no process alive. Does NOT promise: that a call which timed out was not executed, or will not be yet, behind
+ * later ones: a frozen Redis finds it in its socket, and of a cluster, ioredis sends what lay on a lost connection once more, for some
+ * 2 seconds, also what its caller was told has failed. Each script must bear that.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'

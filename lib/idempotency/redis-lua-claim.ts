@@ -53,7 +53,9 @@ local function known(key, value, shard, at)
   if state == 'L' then
     local holder = sub(value, after + 8)
     if holder == owner then
-      if struct.unpack('<d', value, after) == sequence then return grant(exhausted, fence, hadAttempt, starts) end
+      local had = struct.unpack('<d', value, after)
+      if had == sequence then return grant(exhausted, fence, hadAttempt, starts) end
+      if had > sequence then return wait(0) end
     else
       local till = aliveUntil(KEYS[shard], holder)
       if till * 1000 > us then return wait(till) end

@@ -237,6 +237,21 @@ const promises: Readonly<Record<string, (t: Bench) => Promise<void>>> = {
     assert.equal(await t.settle('a', id, first.fencingToken, completed), 'lost')
   },
 
+  async 'changes nothing for a claim that comes late, behind a later one of its owner'(t) {
+    for (const id of bothKinds()) {
+      const early = t.claimOf(id)
+      await t.store.claim(t.scope, 'a', [early])
+      const { fencingToken } = await t.grant('a', id, { attempt: 2 })
+      const before = await t.look(id)
+      for (const late of [early, { ...early, generation: 1 }]) {
+        const [answer] = await t.store.claim(t.scope, 'a', [late])
+        assert.equal(answer?.status, 'leased')
+      }
+      assert.deepEqual(await t.look(id), before)
+      assert.equal(await t.settle('a', id, fencingToken, completed), 'settled')
+    }
+  },
+
   async 'releases a failed attempt: older copies are behind, the next attempt runs with a clean count of starts'(t) {
     for (const id of bothKinds()) {
       const first = await t.end(id, failed(2))

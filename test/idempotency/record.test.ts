@@ -132,6 +132,14 @@ describe('the decision on a claim', () => {
     expect(whenClaimed(leased, { sequence: 8 }, { owner: 'a' }).result).to.deep.equal(acquired(2, 2))
   })
 
+  it('given a later lease of the same owner, lets a claim that comes late change nothing', () => {
+    for (const part of [{ sequence: 6 }, { sequence: 6, generation: 2 }]) {
+      const { result, record } = whenClaimed(leased, part, { owner: 'a' })
+      expect(result).to.deep.equal({ status: 'leased', retryAfterMs: 250 })
+      expect(record).to.equal(leased)
+    }
+  })
+
   it('given as many starts as allowed, grants only the right to park', () => {
     const { result, record } = whenClaimed({ ...leased, starts: 3 }, {}, { holderUntilMs: 0 })
     expect(result).to.deep.equal({ status: 'exhausted', fencingToken: nowUs, attempt: 2, starts: 3 })
