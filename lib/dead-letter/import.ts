@@ -18,8 +18,8 @@ export interface ImportResult {
 }
 
 const PUBLISH = { mandatory: true, deadlineMs: 30_000 } as const
-/** Letters under way. */
-const WINDOW = 100
+/** Letters under way, and about so many bytes of them: what waits for the broker counts against its deadline, and the sender's memory. */
+const WINDOW = { count: 100, bytes: 16 * 1024 * 1024 }
 
 interface ImportParts {
   readonly publisher: Publisher
@@ -35,6 +35,7 @@ export async function importLines(
 ): Promise<ImportResult> {
   let letters = 0
   let line = 1
+  let bytes = 0
   const open: Promise<unknown>[] = []
   try {
     for await (const text of linesOf(source)) {
@@ -42,7 +43,11 @@ export async function importLines(
       if (text.trim() !== '') {
         const copy = importLine(text, dead)
         open.push(dryRun ? Promise.resolve() : send(publisher, copy, line))
-        if (open.length >= WINDOW) letters += await settledAll(open.splice(0))
+        bytes += copy.content.length
+        if (open.length >= WINDOW.count || bytes >= WINDOW.bytes) {
+          letters += await settledAll(open.splice(0))
+          bytes = 0
+        }
       }
       line++
     }
