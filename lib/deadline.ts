@@ -38,7 +38,7 @@ interface Waiters {
 const waitersFor = new WeakMap<AbortSignal, Waiters>()
 
 /** Calls back when the signal fires, unless the returned function was called before; the last to go takes the listener along. */
-function whenAborted(signal: AbortSignal, callback: () => void): () => void {
+export function whenAborted(signal: AbortSignal, callback: () => void): () => void {
   const { callbacks, end } = waitersFor.get(signal) ?? listenTo(signal)
   callbacks.add(callback)
   return () => {

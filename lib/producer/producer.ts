@@ -139,7 +139,7 @@ export class Producer {
    * Publishes many messages, as fast as the window allows, and tells the outcome of each, in the order given.
    * Never rejects for a message's failure. Takes any iterable, also an async one; no more than a window's messages wait to be sent at a time.
    * Once its signal has fired, or the producer is closed, it asks an iterable that is no array for no more: what that had left has no outcome.
-   * Nor does it wait, once its signal has fired, for what an async one was asked for.
+   * Nor does it wait for what an async one was asked for.
    * @throws InvalidOption
    */
   async publishMany(
@@ -150,10 +150,12 @@ export class Producer {
     const send = this.#checked(exchange, options)
     const { publisher } = this.#parts
     const batch = new Batch({ exchange }, send)
+    // One that was closed before asks for a message, whose outcome tells of it.
+    const ends = [send.signal, publisher.closing.aborted ? undefined : publisher.closing]
     let over = false
     try {
       if (Symbol.asyncIterator in messages) {
-        for await (const message of untilAborted(messages, send.signal)) {
+        for await (const message of untilAborted(messages, ...ends)) {
           await this.#take(batch, message)
           await publisher.room(send.signal)
           over = publisher.isOver(send.signal)

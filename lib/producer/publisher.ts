@@ -82,8 +82,8 @@ export class Publisher {
   readonly #deadlines: Deadlines<Pending>
   readonly #aborts: Aborts
   readonly #unwatch: () => void
+  readonly #closing = new AbortController()
   #preparing = 0
-  #closing = false
   /** What `close()` waited for has ended, or was given up. */
   #drained = false
   #started = false
@@ -149,9 +149,14 @@ export class Publisher {
     return this.#backpressure.crowded
   }
 
+  /** Fires when it begins to close: nothing is taken from then on. */
+  get closing(): AbortSignal {
+    return this.#closing.signal
+  }
+
   /** Whatever is published now with this signal fails, and so does all that comes after it. */
   isOver(signal: AbortSignal | undefined): boolean {
-    return this.#closing || signal?.aborted === true || this.#connection.fatal !== undefined
+    return this.closing.aborted || signal?.aborted === true || this.#connection.fatal !== undefined
   }
 
   /** A publish of so many bytes would be refused now, whoever it is that fills the bounds. */
@@ -165,13 +170,13 @@ export class Publisher {
   }
 
   async #while(isSo: () => boolean, signal: AbortSignal | undefined): Promise<void> {
-    while (isSo() && !this.#closing && !signal?.aborted)
+    while (isSo() && !this.closing.aborted && !signal?.aborted)
       await unlessAborted(this.#backpressure.change(), signal).catch(() => {})
   }
 
   /** Stops taking, waits for answers at most `drainMs`, gives up on the rest, closes the channel. */
   async close(drainMs: number): Promise<void> {
-    this.#closing = true
+    this.#closing.abort()
     const until = performance.now() + drainMs
     while (this.#preparing + this.#confirms.openCount > 0 && performance.now() < until)
       await this.#backpressure.changeBy(until)
@@ -185,7 +190,7 @@ export class Publisher {
 
   #taken(): Taken {
     this.start()
-    return { at: performance.now(), late: this.#closing }
+    return { at: performance.now(), late: this.closing.aborted }
   }
 
   async #enqueueLater(asker: Asker, message: Promise<Encoded>, options: SendOptions, taken: Taken): Promise<void> {

@@ -1,37 +1,65 @@
 /**
- * Reads a source of messages until a signal fires.
- * Promises: a source that was asked for its next message and does not answer, or fails because of the signal, ends with the signal; it
- * is told to clean up, also where the signal had fired before, and not waited for, since a generator does so only once it has answered.
+ * Reads a source of messages until one of some signals fires.
+ * Promises: a source that was asked for its next message and does not answer, or fails because of a signal, ends with the signal; it
+ * is told to clean up, also where a signal had fired before, and not waited for, since a generator does so only once it has answered.
  */
-import { unlessAborted } from '../deadline.ts'
+import { whenAborted } from '../deadline.ts'
 
-/** The same source, which ends when the signal fires. */
-export function untilAborted<T>(source: AsyncIterable<T>, signal: AbortSignal | undefined): AsyncIterable<T> {
-  return signal ? { [Symbol.asyncIterator]: () => new Abortable(source[Symbol.asyncIterator](), signal) } : source
+/** The same source, which ends when the first of the signals fires. */
+export function untilAborted<T>(
+  source: AsyncIterable<T>,
+  ...signals: readonly (AbortSignal | undefined)[]
+): AsyncIterable<T> {
+  const given = signals.filter((signal) => signal !== undefined)
+  return { [Symbol.asyncIterator]: () => new Abortable(source[Symbol.asyncIterator](), given) }
 }
 
+/** Listens once for all that it is asked for: to do so for each message takes as long as to publish it. */
 class Abortable<T> implements AsyncIterator<T> {
   readonly #source: AsyncIterator<T>
-  readonly #signal: AbortSignal
+  readonly #signals: readonly AbortSignal[]
+  readonly #leave: readonly (() => void)[]
+  /** Ends the wait for what the source was asked for. */
+  #stop: (() => void) | undefined
 
-  constructor(source: AsyncIterator<T>, signal: AbortSignal) {
+  constructor(source: AsyncIterator<T>, signals: readonly AbortSignal[]) {
     this.#source = source
-    this.#signal = signal
+    this.#signals = signals
+    this.#leave = signals.map((signal) => whenAborted(signal, () => this.#stop?.()))
   }
 
   async next(): Promise<IteratorResult<T>> {
-    if (this.#signal.aborted) return this.#over()
+    if (this.#aborted) return this.#over()
     try {
-      return await unlessAborted(Promise.resolve(this.#source.next()), this.#signal)
+      const result = await this.#asked()
+      if (result.done) this.#left()
+      return result
     } catch (error) {
-      if (!this.#signal.aborted) throw error
-      return this.#over()
+      if (this.#aborted) return this.#over()
+      this.#left()
+      throw error
     }
   }
 
   async return(): Promise<IteratorResult<T>> {
+    this.#left()
     await this.#source.return?.()
     return END
+  }
+
+  get #aborted(): boolean {
+    return this.#signals.some(({ aborted }) => aborted)
+  }
+
+  #asked(): Promise<IteratorResult<T>> {
+    return new Promise((resolve, reject) => {
+      this.#stop = reject
+      Promise.resolve(this.#source.next()).then(resolve, reject)
+    })
+  }
+
+  #left(): void {
+    for (const leave of this.#leave) leave()
   }
 
   /** Whoever is told of an end lets nothing go. */

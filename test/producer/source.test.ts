@@ -1,5 +1,6 @@
-// A source of messages, and the signal that ends it.
+// A source of messages, and the signals that end it.
 
+import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
 import { untilAborted } from '../../lib/producer/source.ts'
 
@@ -35,5 +36,17 @@ describe('a source of messages', () => {
     for await (const _ of untilAborted(left, stop.signal)) break
     for await (const _ of untilAborted(ended, stop.signal)) stop.abort()
     expect([left.returned, ended.returned]).to.deep.equal([1, 1])
+  })
+
+  it('ends with whichever signal fires first, and leaves no listener on either', async () => {
+    for (const first of [0, 1]) {
+      const stops = [new AbortController(), new AbortController()]
+      const signals = stops.map(({ signal }) => signal)
+      const source = new Ones()
+      source.next = () => new Promise(() => setImmediate(() => stops[first]!.abort()))
+      for await (const _ of untilAborted(source, ...signals)) expect.fail('it gave something')
+      expect(source.returned).to.equal(1)
+      expect(signals.flatMap((signal) => getEventListeners(signal, 'abort'))).to.deep.equal([])
+    }
   })
 })
