@@ -4,7 +4,7 @@
 //
 // Promises: the checkout is not touched; a mutant that nobody notices, one whose text is not in the code exactly once, and tests
 // that fail without a fault make the command fail. These run last: on the same services, which so did all the time what tests ask of them,
-// and over whatever the mutants left in them. Does NOT promise that faults other than these are noticed.
+// and over whatever the mutants left in them. What the machine held up is tried once more. Does NOT promise that faults other than these are noticed.
 
 import { Command, InvalidArgumentError } from 'commander'
 import { mutants as all } from './all.ts'
@@ -13,7 +13,7 @@ import { keptInLab, type Seen, seenOf, triedInLab } from './in-lab.ts'
 import { faulty, type Mutant } from './mutant.ts'
 import { type Fate, failuresOf, isCaught, lineOf, listOf, tableOf } from './report.ts'
 import { silentOf } from './services.ts'
-import { confirmed, tried } from './trial.ts'
+import { confirmed, settled, tried } from './trial.ts'
 
 const MUTANT_MS = 120_000
 const BASELINE_MS = 600_000
@@ -40,9 +40,10 @@ async function main(): Promise<number> {
   if (lab) return await showInLab(copy, seenOf(mutants), seed)
   if (!(await haveTests(copy, mutants, seed))) return 1
   const fates = await tryAll(copy, mutants, seed)
-  const sound = await passWithout(copy, mutants, seed)
-  console.log(`\n${tableOf(fates)}`)
-  return Math.max(summary(fates), sound ? 0 : 1)
+  const late = await passWithout(copy, mutants, seed)
+  const sure = await sureOf(fates, late ?? [], (doubtful) => tryAll(copy, doubtful, seed))
+  console.log(`\n${tableOf(sure)}`)
+  return Math.max(summary(sure), late ? 0 : 1)
 }
 
 function flags(): Flags {
@@ -115,26 +116,51 @@ async function haveTests(copy: Copy, mutants: readonly Mutant[], seed: number): 
   return !trouble && !silent && missing.length === 0
 }
 
-/** Tests that fail anyway notice nothing. */
-async function passWithout(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<boolean> {
-  const tests = testsOf(mutants)
-  console.error(`\nWithout a fault: the tests of ${mutants.length} mutants in ${tests.files.length} files...`)
-  const verdict = await tried(copy.folder, { ...tests, seed, bail: false, withinMs: BASELINE_MS })
-  const { passed, failed, trouble, seconds } = verdict
+/**
+ * Tests that fail anyway notice nothing. Those that fail are tried once more, as in every run of the tests.
+ * @returns the titles of those that passed only then; undefined where some do not pass
+ */
+async function passWithout(
+  copy: Copy,
+  mutants: readonly Mutant[],
+  seed: number,
+): Promise<readonly string[] | undefined> {
+  const { files, titled } = testsOf(mutants)
+  console.error(`\nWithout a fault: the tests of ${mutants.length} mutants in ${files.length} files...`)
+  const run = (of: readonly string[]) =>
+    settled(() => tried(copy.folder, { files, titled: of, seed, bail: false, withinMs: BASELINE_MS }))
+  const first = await run(titled)
+  const late = first.failed.map(({ title }) => title)
+  if (late.length > 0) console.error(`These fail without a fault; once more:\n${failuresOf(first.failed)}`)
+  const { passed, failed, trouble, seconds } = late.length > 0 && !first.trouble ? await run(late) : first
   if (trouble) console.error(`TROUBLE: ${trouble}`)
   if (failed.length > 0)
     console.error(`These fail without a fault, so they have shown none above:\n${failuresOf(failed)}`)
-  if (trouble || failed.length > 0) return false
+  if (trouble || failed.length > 0) return undefined
   console.error(`Without a fault: ${passed.length} tests pass (${seconds.toFixed(0)} s).`)
-  return true
+  return late
+}
+
+/** What was noticed by a test that has also failed without a fault must be noticed once more. */
+async function sureOf(
+  fates: readonly Fate[],
+  late: readonly string[],
+  again: (doubtful: readonly Mutant[]) => Promise<readonly Fate[]>,
+): Promise<readonly Fate[]> {
+  const isDoubtful = ({ verdict }: Fate) => verdict.failed.some(({ title }) => late.includes(title))
+  const doubtful = fates.filter(isDoubtful)
+  return doubtful.length === 0
+    ? fates
+    : [...fates.filter((fate) => !isDoubtful(fate)), ...(await again(doubtful.map(({ mutant }) => mutant)))]
 }
 
 async function tryAll(copy: Copy, mutants: readonly Mutant[], seed: number): Promise<readonly Fate[]> {
   const fates: Fate[] = []
   for (const mutant of mutants) {
     const trial = { ...mutant.tests, seed, bail: true, withinMs: MUTANT_MS }
-    const seen = await copy.with(mutant, () => tried(copy.folder, trial))
-    const fate = { mutant, verdict: await confirmed(seen, () => tried(copy.folder, trial), process.env) }
+    const run = () => tried(copy.folder, trial)
+    const verdict = await settled(async () => confirmed(await copy.with(mutant, run), run, process.env))
+    const fate = { mutant, verdict }
     fates.push(fate)
     console.error(lineOf(fate, { n: fates.length, of: mutants.length }))
   }

@@ -3,7 +3,7 @@
 import { createServer } from 'node:net'
 import { expect } from 'chai'
 import { silentOf } from './services.ts'
-import { confirmed, type Verdict } from './trial.ts'
+import { confirmed, settled, type Verdict } from './trial.ts'
 
 const { AMQP_URL, REDIS_URL, DATABASE_URL } = process.env
 const services = { AMQP_URL, REDIS_URL, DATABASE_URL }
@@ -20,6 +20,22 @@ async function closedPort(): Promise<number> {
   await new Promise((resolve) => server.close(resolve))
   return port
 }
+
+describe('a mutant in trouble', () => {
+  const inTurn = (...verdicts: readonly Verdict[]) => {
+    const left = [...verdicts]
+    return async () => left.shift() ?? never()
+  }
+  const trouble: Verdict = { ...passed, trouble: 'its tests did not end in time' }
+
+  it('is tried once more, and no verdict is', async () => {
+    for (const verdict of [passed, failing('expected 1 to equal 2')]) {
+      expect(await settled(inTurn(verdict))).to.equal(verdict)
+      expect(await settled(inTurn(trouble, verdict))).to.deep.equal({ ...verdict, seconds: 2 })
+    }
+    expect(await settled(inTurn(trouble, trouble))).to.include({ trouble: trouble.trouble })
+  })
+})
 
 describe('a mutant counts as caught', () => {
   it('when its test fails, and every service answers', async () => {
