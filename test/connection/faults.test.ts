@@ -149,7 +149,7 @@ describe('connection, when things fail', () => {
     const opening = await failure(one.withChannel((channel) => channel.checkQueue(queue)))
     expect(opening).instanceOf(BrokerTimeout)
     expect(opening.message).contain('within 200 ms to: open a channel')
-    expect(performance.now() - started).below(600)
+    expect(performance.now() - started, 'far from the usual 10 s').below(8_000)
     await proxy.resume()
     const asking = failure(
       one.withChannel((channel) => {
@@ -181,11 +181,12 @@ describe('connection, when things fail', () => {
     const producer = surehop.producer()
     await producer.send(queue, { body: 1 })
     const lost = wired.event('connection.state', ({ from }) => from === 'open')
-    proxy.swallow()
+    // Only this way: the broker, which hears the client, does not end the connection before the client does.
+    proxy.swallow('to-client')
     const sent = producer.send(queue, { body: 2 })
     const started = performance.now()
     expect((await lost).error?.message).contain('Heartbeat timeout')
-    expect(performance.now() - started).below(4_500)
+    expect(performance.now() - started, 'far from the usual 20 s').below(9_000)
     await proxy.resume()
     expect((await sent).sends).equal(2)
   })
@@ -200,7 +201,7 @@ describe('connection, when things fail', () => {
     const ended = eventOf(proxy, 'disconnection')
     const started = performance.now()
     await surehop.close()
-    expect(performance.now() - started).below(4_500)
+    expect(performance.now() - started, 'far from the usual 10 s').below(8_000)
     expect(await open).include({ outcome: 'unknown' })
     await proxy.resume()
     await ended

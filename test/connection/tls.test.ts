@@ -43,7 +43,7 @@ describe('connect with TLS', () => {
     const started = performance.now()
     const error = await failure<ConnectionRefused>(wired.surehop({ amqp: url(host), ...(tls ? { tls } : {}) }))
     expect(error).include({ code: 'CONNECTION_REFUSED', reason })
-    expect(performance.now() - started).below(1_000)
+    expect(performance.now() - started, 'far from `connectTimeoutMs`').below(10_000)
     expect(error.message).not.contain('guest:guest')
     return error.message
   }

@@ -84,7 +84,7 @@ describe('consumer: closing', function () {
     })
     await surehop.producer().send(queue, { body: {} })
     await started.promise
-    expect(await tookMs(consumer.close())).to.be.within(290, 5_000)
+    expect(await tookMs(consumer.close())).to.be.within(290, 15_000)
     expect(reasons.seen).to.deep.equal(['Closed'])
     expect((await counts(queue)).messages).to.equal(1)
   })

@@ -57,8 +57,8 @@ describe('consumer: retries', function () {
     })
     await surehop.producer().send(queue, { body: {} })
     const [first, second, third] = await times.reaches(3)
-    expect(second! - first!).to.be.within(395, 3_000)
-    expect(third! - second!).to.be.within(395, 3_000)
+    expect(second! - first!).to.be.within(395, 10_000)
+    expect(third! - second!).to.be.within(395, 10_000)
   })
 
   it('is tried again, and tells what there is room for, where its own headers leave hardly any in the broker’s frames', async () => {
@@ -359,7 +359,7 @@ describe('consumer: order', function () {
     await failed
     const began = performance.now()
     await consumer.close()
-    expect(performance.now() - began).to.be.below(3_000)
+    expect(performance.now() - began, 'far from the 20 s of the repeat').to.be.below(10_000)
     expect(log).to.deep.equal(['1.1'])
     const rest = await taken(queue, 2)
     expect(rest.map(({ content }) => content.toString()).sort()).to.deep.equal(['1', '2'])

@@ -14,7 +14,8 @@ describe('the Redis store', () => {
   const redis = sharedRedis()
   let store: RedisIdempotencyStore
   beforeEach(() => {
-    store = new RedisIdempotencyStore(redis.client)
+    // A machine that stands still for a second is no answer of Redis.
+    store = new RedisIdempotencyStore(redis.client, { commandTimeoutMs: 30_000 })
   })
   afterEach(() => store.close())
 

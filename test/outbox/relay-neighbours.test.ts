@@ -165,7 +165,7 @@ describe('a relay, whatever its database goes through', function () {
     await arrivals.count(51)
     line.stall('to-client')
     proxy.resume()
-    await within(relay.close(), { what: 'the end of close()', withinMs: 4_500 })
+    await within(relay.close(), { what: 'the end of close()', withinMs: 8_000 })
     line.resume()
   })
 
@@ -176,7 +176,7 @@ describe('a relay, whatever its database goes through', function () {
     await pool.query('SELECT 1')
     line.stall()
     const starting = failure(r.relay({ pool, leaseMs: 500 }))
-    expect(await within(starting, { what: 'the end of the start', withinMs: 3_000 }))
+    expect(await within(starting, { what: 'the end of the start', withinMs: 8_000 }))
       .instanceOf(DatabaseUnavailable)
       .property('message')
       .contain('did not answer within 500 ms')

@@ -78,7 +78,7 @@ describe('publish, when the network fails', () => {
       await lost
       const started = performance.now()
       const error = await failure<PublishFailed>(producer.publish(exchange, message, { deadlineMs: 300 }))
-      expect(performance.now() - started).within(295, 1_500)
+      expect(performance.now() - started).within(295, 10_000)
       expect(error).include({ outcome: 'not-sent', retryable: true, sends: 0 })
       expect(error.message).match(/the deadline passed after \d+ ms.*(ECONNREFUSED|connection|delay queues)/)
       const aborting = new AbortController()

@@ -51,7 +51,7 @@ describe('story of an error', () => {
     const hostile = new Error(`no order: \n    at ${':1'.repeat(20_000)}x`)
     const started = performance.now()
     errorHeaders(hostile)
-    expect(performance.now() - started).to.be.below(1_000)
+    expect(performance.now() - started).to.be.below(5_000)
   })
 
   it('is bounded, and reads anything that can be thrown', () => {

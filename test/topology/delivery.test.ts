@@ -7,7 +7,7 @@ import { eventually, latch, within } from '../support/eventually.ts'
 import { unique } from '../support/unique.ts'
 
 /** Slow machines are late; the promise is "never early". */
-const LATEST_MS = 4_000
+const LATEST_MS = 8_000
 
 interface Arrival {
   readonly id: string
@@ -100,7 +100,7 @@ describe('a delayed message', () => {
       expect(error).include({ outcome: 'not-sent', retryable: false })
       expect(error.message).contain('does not exist')
     }
-    expect(performance.now() - started).below(3_000)
+    expect(performance.now() - started, 'far from a deadline').below(10_000)
   })
 
   it('whose queue was deleted meanwhile is kept apart, and stops no other', async () => {
