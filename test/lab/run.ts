@@ -13,7 +13,15 @@ import { type Grounds, openGrounds } from './grounds.ts'
 import { allRows, type Row } from './mix.ts'
 import { inPlace, type Results, writeResults } from './results.ts'
 import { play, type Size, type Tell } from './rounds.ts'
-import { FULL, SHORT, SHORT_CLOSING_MS, SHORT_LEAST_ROWS, SHORT_ROWS, SHORT_WITHIN_MS } from './sizes.ts'
+import {
+  FULL,
+  SHORT,
+  SHORT_CLOSING_MS,
+  SHORT_LEAST_ROWS,
+  SHORT_LEAST_WITHIN_MS,
+  SHORT_ROWS,
+  SHORT_WITHIN_MS,
+} from './sizes.ts'
 import { type About, endOf, failings, type Played, table } from './table.ts'
 import { TimeLimit } from './time-limit.ts'
 import { versionsOf } from './versions.ts'
@@ -35,7 +43,10 @@ const USAGE = 2
 
 const program = new Command('npm run lab --')
   .description('Injects faults while messages flow, and shows what was kept of each promise.')
-  .option('--short', 'a few rows, small, in at most 5 minutes')
+  .option(
+    '--short',
+    'a few rows, small, in 5 minutes; on a busy machine in up to 10 for the least that prove something',
+  )
   .option('--only <rows>', 'these rows, with commas between; see --list', rowsNamed)
   .addOption(
     new Option('--seed <n>', 'the schedule of an earlier run').argParser(wholeNumber).default(chance(), 'by chance'),
@@ -86,7 +97,7 @@ async function runOn(release: Release, flags: Flags, began: number): Promise<boo
   await using grounds = await openGrounds(release)
   const versions = await versionsOf(grounds)
   const rows = rowsOf(flags)
-  const { played, isCut } = await playAll(rows, grounds, release, flags, new TimeLimit(timeFor(flags, began)))
+  const { played, isCut } = await playAll(rows, grounds, release, flags, timeFor(flags, began))
   const notPlayed = rows.slice(played.length).map(({ id }) => id)
   const code = { commit: commitOf(), load: loadOf(sizeOf(flags)), ...(notPlayed.length > 0 && { notPlayed }) }
   const about: About = { ...code, seed: flags.seed, at, ...sinceThen(began), machine: machine(), versions }
@@ -106,9 +117,11 @@ function sinceThen(began: number): { readonly seconds: number } {
   return { seconds: (performance.now() - began) / 1_000 }
 }
 
-/** Until when rows may be in work, ms of this process. */
-function timeFor(flags: Flags, began: number): number {
-  return inShort(flags) ? began + SHORT_WITHIN_MS - SHORT_CLOSING_MS : Number.POSITIVE_INFINITY
+/** Until when rows may be in work. */
+function timeFor(flags: Flags, began: number): TimeLimit {
+  if (!inShort(flags)) return new TimeLimit(Number.POSITIVE_INFINITY)
+  const until = (withinMs: number) => began + withinMs - SHORT_CLOSING_MS
+  return new TimeLimit(until(SHORT_WITHIN_MS), { rows: SHORT_LEAST_ROWS, until: until(SHORT_LEAST_WITHIN_MS) })
 }
 
 /** The rows of the short run, unless they were named. */

@@ -17,6 +17,16 @@ describe("the time limit of the lab's short run", () => {
     expect(limit.hasTime()).to.equal(false)
   })
 
+  it('has more time for the first rows, without which a run proves nothing', async () => {
+    const now = performance.now()
+    const limit = new TimeLimit(now - 1, { rows: 2, until: now + 60_000 })
+    for (let row = 0; row < 2; row++) {
+      expect(limit.hasTime()).to.equal(true)
+      expect(await limit.atMost(Promise.resolve('done'))).to.equal('done')
+    }
+    expect(limit.hasTime()).to.equal(false)
+  })
+
   it('waits for all where there is none', async () => {
     const limit = new TimeLimit(Number.POSITIVE_INFINITY)
     expect(limit.hasTime()).to.equal(true)
