@@ -9,6 +9,8 @@ import { startProxy, type TcpProxy } from '../support/tcp-proxy.ts'
 import { uniqueExchange, uniqueQueue } from '../support/unique.ts'
 
 const START_WITHIN_MS = 90_000
+/** For a test and its clearing up, where rabbitmqctl is run: on a busy machine it takes many seconds each time. */
+const ADMINISTERED_MS = 90_000
 /** Quick reconnects and closes; everything else as users have it. */
 const QUICK = { service: 'test', reconnectBaseMs: 20, reconnectCapMs: 200, drainMs: 2_000 }
 
@@ -21,8 +23,18 @@ export function wiring(own?: () => Promise<RabbitMq>): Wiring {
     this.timeout(START_WITHIN_MS)
     await wired.start(own)
   })
-  afterEach('close what the test opened', () => wired.closeAll())
-  after('let the broker go', () => wired.stop())
+  if (own)
+    beforeEach('give rabbitmqctl time', function () {
+      this.currentTest?.timeout(ADMINISTERED_MS)
+    })
+  afterEach('close what the test opened', async function () {
+    this.timeout(ADMINISTERED_MS)
+    await wired.closeAll()
+  })
+  after('let the broker go', async function () {
+    this.timeout(START_WITHIN_MS)
+    await wired.stop()
+  })
   return wired
 }
 
