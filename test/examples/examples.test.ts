@@ -22,7 +22,7 @@ const FILES = [
 /** Runs one to its end and gives what it printed. */
 async function run(file: string, queue = uniqueQueue('example')): Promise<string> {
   await using child = startChild(pathOf(file), { args: [queue] })
-  const { code } = await within(child.ended, { what: `the end of ${file}`, withinMs: 18_000 })
+  const { code } = await within(child.ended, { what: `the end of ${file}`, withinMs: 50_000 })
   expect(code, child.output).to.equal(0)
   return child.output
 }

@@ -119,6 +119,8 @@ function commandEnvironment(home: string, epmdPort: number) {
     ERL_EPMD_ADDRESS: '127.0.0.1',
     // An epmd that one of them starts by itself would outlive the node.
     ERL_AFLAGS: '-start_epmd false',
+    // A command whose node goes away meanwhile would leave one in the folder where the tests were started.
+    ERL_CRASH_DUMP_SECONDS: '0',
     // Below all ports that are lent. Its own default are eleven ports, for all the commands that run on a machine at a time.
     RABBITMQ_CTL_DIST_PORT_MIN: '14000',
     RABBITMQ_CTL_DIST_PORT_MAX: '14999',
