@@ -78,8 +78,9 @@ export class MemoryDecisionStore implements DecisionStore {
 
   #write({ name, retentionMs }: DecisionScope, transactionId: string, view: DecisionView): DecisionView {
     const key = keyOf(name, transactionId)
+    const untilMs = this.#records.get(key)?.expiresAtMs ?? 0
     this.#records.delete(key)
-    this.#records.set(key, { view, expiresAtMs: Date.now() + retentionMs })
+    this.#records.set(key, { view, expiresAtMs: Math.max(untilMs, Date.now() + retentionMs) })
     this.#sweep()
     return view
   }

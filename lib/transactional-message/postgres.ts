@@ -41,9 +41,10 @@ const DEFAULTS = { schema: DEFAULT_SCHEMA, lockTimeoutMs: 2_000, commandTimeoutM
 /** How often a statement is tried that Postgres rolls back because of others. */
 const MAX_TRIES = 5
 const TRY_PAUSE_MS = 20
-/** Expired records are removed at most so often, ms. */
+/** Expired records are removed so often, ms, and for so many records written, of which there may be two of a transaction. */
 const SWEEP_EVERY_MS = 60_000
-/** So many at most at a time. */
+const SWEEP_EVERY_WRITTEN = 500
+/** So many at most at a time: more than were written. */
 const SWEPT = 1_000
 
 /** A {@link DecisionStore} in Postgres 13 or later. */
@@ -53,6 +54,9 @@ export class PostgresDecisionStore implements DecisionStore {
   readonly #lockTimeoutMs: number
   readonly #commandTimeoutMs: number
   #sweptAt = Number.NEGATIVE_INFINITY
+  /** Since then. */
+  #written = 0
+  #sweeping = false
 
   constructor(options: PostgresDecisionStoreOptions) {
     checkOptions('PostgresDecisionStore', options, RULES)
@@ -102,6 +106,7 @@ export class PostgresDecisionStore implements DecisionStore {
   }
 
   async published({ name, retentionMs }: DecisionScope, transactionId: string, halfId: string): Promise<void> {
+    this.#sweep()
     await this.#run(PUBLISHED, [String(this.#lockTimeoutMs), name, transactionId, retentionMs, halfId])
   }
 
@@ -147,9 +152,16 @@ export class PostgresDecisionStore implements DecisionStore {
 
   /** In passing: what fails here is tidiness, not truth. */
   #sweep(): void {
-    if (performance.now() - this.#sweptAt < SWEEP_EVERY_MS) return
+    this.#written++
+    const due = this.#written >= SWEEP_EVERY_WRITTEN || performance.now() - this.#sweptAt >= SWEEP_EVERY_MS
+    if (!due || this.#sweeping) return
+    this.#sweeping = true
     this.#sweptAt = performance.now()
-    this.#run(SWEEP, [SWEPT]).catch(() => {})
+    this.#written = 0
+    const end = () => {
+      this.#sweeping = false
+    }
+    this.#run(SWEEP, [SWEPT]).then(end, end)
   }
 }
 

@@ -16,6 +16,10 @@ local function now()
   local time = call('TIME')
   return time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 end
+-- Never shorter than others have asked for.
+local function remember()
+  if call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then call('PEXPIRE', KEYS[1], ARGV[1]) end
+end
 `
 
 /** KEYS: the record. ARGV: retention ms, decision, by. Decides unless it is decided, which is then remembered for as long again; returns the view that stands. */
@@ -23,7 +27,7 @@ const DECIDE = `
 if call('HEXISTS', KEYS[1], 'decision') == 0 then
   call('HSET', KEYS[1], 'decision', ARGV[2], 'at', now(), 'by', ARGV[3])
 end
-call('PEXPIRE', KEYS[1], ARGV[1])
+remember()
 return view(KEYS[1])
 `
 
@@ -47,7 +51,7 @@ return 1
 /** KEYS: the record. ARGV: retention ms. Returns the count. */
 const CHECKED = `
 local count = call('HINCRBY', KEYS[1], 'checks', 1)
-call('PEXPIRE', KEYS[1], ARGV[1])
+remember()
 return count
 `
 

@@ -42,18 +42,21 @@ export function decisionStoreContract(
     expect(await open().look(scope, ['t'])).to.deep.equal([{ ...first, published: 'half' }])
   })
 
-  it('remembers a decision for as long again when it is repeated', async () => {
+  it('remembers a decision for as long again when it is repeated, and never shorter than was asked before', async () => {
     const { name } = freshScope()
-    const brief = { name, retentionMs: 300 }
+    const brief = { name, retentionMs: 1_000 }
     const first = await open().decide(brief, 'again', 'committed', 'service')
     expect(await second().decide({ name, retentionMs: 60_000 }, 'again', 'committed', 'check')).to.deep.equal(first)
+    const long = await open().decide({ name, retentionMs: 60_000 }, 'long', 'committed', 'service')
+    expect(await second().decide(brief, 'long', 'committed', 'check')).to.deep.equal(long)
+    await second().checked(brief, 'long')
     await open().decide(brief, 'once', 'committed', 'service')
     await eventually(async () => {
       // Where what has expired is read until it is swept, the first use sweeps.
       await young().decide(freshScope(), 'other', 'committed', 'service')
       expect((await open().look({ name, retentionMs: 60_000 }, ['once']))[0]).to.deep.equal(UNDECIDED)
     })
-    expect(await open().look(brief, ['again'])).to.deep.equal([first])
+    expect(await open().look(brief, ['again', 'long'])).to.deep.equal([first, { ...long, checks: 1 }])
   })
 
   it('gives many deciders at the same time one answer', async () => {

@@ -105,6 +105,27 @@ describe('PostgresDecisionStore', () => {
     expect(views.map(({ decision }) => decision)).to.deep.equal(['committed', undefined])
   })
 
+  it('removes what has expired as fast as it is written', async () => {
+    const own = new PostgresDecisionStore({ pool: schema.pool, schema: schema.name })
+    await schema.pool.query(
+      `INSERT INTO ${schema.name}.decisions (name, transaction_id, expires_at)
+       SELECT 'expired', n, now() - interval '1 hour' FROM generate_series(1, 2000) n`,
+    )
+    const left = async () => {
+      const { rows } = await schema.pool.query(`SELECT count(*) FROM ${schema.name}.decisions WHERE name = 'expired'`)
+      return Number(rows[0].count)
+    }
+    const scope = freshScope()
+    await eventually(
+      async () => {
+        const some = Array.from({ length: 50 }, (_, n) => own.published(scope, `t${n}`, 'half'))
+        await Promise.all(some)
+        expect(await left()).to.equal(0)
+      },
+      { withinMs: 30_000 },
+    )
+  }).timeout(60_000)
+
   it('lets nobody else decide while a transaction that has decided is open, and tells them its end', async () => {
     const scope = freshScope()
     await client.query('BEGIN')
