@@ -81,7 +81,7 @@ export function explain(error: unknown, doing: string): SurehopError {
   if (code === 404) return missing(said, doing, error)
   if (code === 403)
     return new PermissionRefused(
-      `cannot ${doing}: permission refused: ${said}. Grant it with "rabbitmqctl set_permissions"`,
+      `cannot ${doing}: permission refused: ${said}. Grant it with "rabbitmqctl set_permissions"${whichRight(said)}`,
       { cause: error },
     )
   if (code === 405) return new ResourceBusy(`cannot ${doing}: ${said}`, { cause: error })
@@ -92,6 +92,13 @@ export function explain(error: unknown, doing: string): SurehopError {
       { cause: error },
     )
   return new BrokerRefused(`cannot ${doing}: ${said}`, { cause: error })
+}
+
+/** Nobody has heard of an exchange of that name, and RabbitMQ 3.10 says nothing of *write*. */
+function whichRight(said: string): string {
+  return said.includes("exchange 'amq.default'")
+    ? ': write on amq\\.default, the exchange that leads straight to queues, which retries and dead letters need'
+    : ''
 }
 
 /** The broker refused an operation or the channel ended under it; repeating may help. */

@@ -109,6 +109,12 @@ describe('refusals', () => {
     )
     expect(refused).instanceOf(PermissionRefused)
     expect(refused.message).contain("configure access to queue 'q'").contain('set_permissions')
+    const noStraight = closed(
+      403,
+      'ACCESS-REFUSED',
+      "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'u'",
+    )
+    expect(explain(noStraight, 'declare').message).contain('write on amq\\.default')
     expect(explain(closed(405, 'RESOURCE-LOCKED', 'cannot obtain exclusive access'), 'consume')).instanceOf(
       ResourceBusy,
     )
