@@ -16,6 +16,7 @@ import { derivedMessageId, HEADER, type OutgoingMessage } from '../message.ts'
 import type { Producer, PublishOptions } from '../producer/producer.ts'
 import { tellable } from '../reason.ts'
 import type { DeadlineWatch, Watched } from './deadline-watch.ts'
+import { withOwnBytes } from './decode.ts'
 import type { Context, ContextPublishOptions, Handler, Run } from './handler.ts'
 
 /** How an attempt ended. `interrupted`: not the handler's fault, it does not count. */
@@ -160,7 +161,7 @@ export class Active implements AttemptPublishes, Watched {
 
   #handle(handler: Handler): Promise<unknown> {
     try {
-      return Promise.resolve(handler(this.#run.message, this.#context()))
+      return Promise.resolve(handler(withOwnBytes(this.#run.message), this.#context()))
     } catch (error) {
       return Promise.reject(error)
     }

@@ -121,12 +121,11 @@ function messageOf(
   options: DecodeOptions,
 ): Message {
   const { properties, fields } = raw
-  const body = bodyOf(raw, options.body)
   return {
     messageId: id,
     transactionId: idText(headers[HEADER.transactionId], `headers.${HEADER.transactionId}`) ?? id,
-    body,
-    rawBody: Buffer.isBuffer(body) ? body : raw.content,
+    body: bodyOf(raw, options.body),
+    rawBody: raw.content,
     type: maybeText(properties.type),
     key: keyOf(headers),
     correlationId: maybeText(properties.correlationId),
@@ -141,12 +140,22 @@ function messageOf(
   }
 }
 
-/** Bytes are the handler's own: one that wipes them, or decrypts them in place, must not do so to the next attempt and the dead letter. */
+/**
+ * The message as its handler gets it. A body of bytes is the handler's own: one that wipes it, or decrypts it in place, must not do so to the
+ * next attempt and the dead letter. Copied no earlier, since of all that waits each would be held twice.
+ */
+export function withOwnBytes(message: Message): Message {
+  const { body, rawBody } = message
+  if (body !== rawBody) return message
+  const bytes = Buffer.from(rawBody)
+  return { ...message, body: bytes, rawBody: bytes }
+}
+
 function bodyOf(raw: RawDelivery, format: BodyFormat): unknown {
   const contentType = maybeText(raw.properties.contentType)
   const json =
     format === 'json' || (format === 'auto' && (contentType === undefined || /[/+]json\b/i.test(contentType)))
-  if (!json) return Buffer.from(raw.content)
+  if (!json) return raw.content
   try {
     return JSON.parse(raw.content.toString('utf8'))
   } catch (cause) {
