@@ -116,7 +116,7 @@ export class Reading {
     const blocked = book.take(page, shards.epochOf)
     onRead()
     await this.#hold(blocked)
-    const cut = page.length >= messages || page.reduce((sum, row) => sum + row.bytes, 0) >= bytes
+    const cut = page.length >= messages || bytesOf(page) >= bytes
     const nothingLeft = crowded.length === 0 && book.letGo === this.#letGo
     // What should become held may be ready still, if the lease is over: the floor stays below until a look does not meet it.
     const upTo = blocked[0] ? blocked[0].position - 1 : cut ? (page.at(-1)?.position ?? 0) : undefined
@@ -124,16 +124,22 @@ export class Reading {
     return page.length
   }
 
-  /** One that took long, or did not come, is followed by less: the same again would take as long for ever. */
-  async #timed(bytes: number, page: Promise<RelayedRow[]>): Promise<RelayedRow[]> {
+  /**
+   * One that took long, or did not come, is followed by less: the same again would take as long for ever. One that was soon there is
+   * followed by more, if there was much in it: what is nearly empty says nothing of the line.
+   */
+  async #timed(bytes: number, asked: Promise<RelayedRow[]>): Promise<RelayedRow[]> {
     const { leaseMs } = this.#parts
     const startedAt = performance.now()
+    let page: RelayedRow[] = []
     try {
-      return await page
+      page = await asked
+      return page
     } finally {
       const tookMs = performance.now() - startedAt
       if (tookMs > leaseMs / 4) this.#affordable = Math.max(LEAST_BYTES, Math.floor(bytes / 4))
-      else if (tookMs < leaseMs / 16) this.#affordable = Math.min(Number.MAX_SAFE_INTEGER, this.#affordable * 2)
+      else if (tookMs < leaseMs / 16 && bytesOf(page) >= bytes / 2)
+        this.#affordable = Math.min(Number.MAX_SAFE_INTEGER, this.#affordable * 2)
     }
   }
 
@@ -156,4 +162,8 @@ export class Reading {
     })
     this.#heldAt = 0
   }
+}
+
+function bytesOf(page: readonly RelayedRow[]): number {
+  return page.reduce((sum, { bytes }) => sum + bytes, 0)
 }
