@@ -55,6 +55,24 @@ export class Asked {
   }
 }
 
+/** Finds letters of one id and different generations: an edit that was cut off leaves the original beside the edited one. */
+export class Versions {
+  /** An older one, the first that was found. */
+  older: Version | undefined
+  readonly #newest = new Map<string, number>()
+
+  add({ id, generation }: Version): void {
+    const known = this.#newest.get(id)
+    if (known !== undefined && known !== generation) this.older ??= { id, generation: Math.min(known, generation) }
+    if (known !== undefined || this.#newest.size < MOST) this.#newest.set(id, Math.max(known ?? 0, generation))
+  }
+}
+
+interface Version {
+  readonly id: string
+  readonly generation: number
+}
+
 /** Is anything said about which letters are meant? */
 export function isWhole({ ids, where, since, until, limit }: Selection): boolean {
   return [ids, where, since, until, limit].every((part) => part === undefined)

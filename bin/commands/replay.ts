@@ -5,7 +5,7 @@ import { confirmed } from '../ask.ts'
 import { sessionCommand } from '../command.ts'
 import { exitCodeOf } from '../explained.ts'
 import { Progress } from '../progress.ts'
-import { Asked, FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
+import { Asked, FILTER_HELP, type SelectionFlags, selectionFlags, selectionOf, Versions } from '../selection.ts'
 import { type ConnectionFlags, EXIT, type Session } from '../session.ts'
 import { plural, redacted, safe } from '../text.ts'
 
@@ -82,9 +82,21 @@ async function preview(
   selection: Selection,
   asked: Asked,
 ): Promise<ReplayResult> {
-  const onOutcome = (outcome: ReplayOutcome) =>
-    flags.dryRun ? void tell(session, flags, outcome) : asked.add(outcome.letter)
-  return session.letters(queue).replay(selection, { ...optionsOf(flags, session), dryRun: true, onOutcome })
+  const versions = new Versions()
+  const onOutcome = (outcome: ReplayOutcome) => {
+    if (outcome.outcome === 'would-replay') versions.add(outcome.letter)
+    if (flags.dryRun) void tell(session, flags, outcome)
+    else asked.add(outcome.letter)
+  }
+  const options = { ...optionsOf(flags, session), dryRun: true, onOutcome }
+  const plan = await session.letters(queue).replay(selection, options)
+  if (versions.older) session.output.note(session.output.notePaint.yellow(olderText(versions.older, queue)))
+  return plan
+}
+
+function olderText({ id, generation }: NonNullable<Versions['older']>, queue: string): string {
+  const [q, letter] = [safe(queue), safe(id)]
+  return `${letter} lies here in a newer generation, too, as an edit that was cut off leaves it: sent again together, the older may be handled, and the newer dropped. Look: surehop dead show ${q} ${letter}. Take the older away: surehop dead discard ${q} --id ${letter} --where generation=${generation}`
 }
 
 async function run(

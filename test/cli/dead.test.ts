@@ -213,6 +213,16 @@ describe('the command: dead letters', function () {
       .and.not.to.include(0)
   })
 
+  it('warns before an original is sent again together with its edited letter, which an edit that was killed leaves', async () => {
+    await bench.bury(2, (i) => ({ id: 'm-0', generation: i }))
+    await bench.bury(1, () => ({ id: 'm-1' }))
+    const both = await dead('replay', '--dry-run')
+    expect(both.stderr).to.contain(
+      `Take the older away: surehop dead discard ${bench.queue} --id m-0 --where generation=0`,
+    )
+    expect((await dead('replay', '--dry-run', '--where', 'generation=0')).stderr).not.to.contain('newer generation')
+  })
+
   it('edits by --set, --file and an editor, shows the difference, and leaves no file behind', async () => {
     await bench.bury(1, () => ({ body: { country: 'XX', lines: [{ sku: 'A' }] } }))
     const set = await dead('edit', 'm-0', '--set', 'country=DE', '--set', 'lines.0.quantity=2', '--yes')
