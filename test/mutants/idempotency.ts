@@ -65,6 +65,23 @@ export const idempotencyMutants: readonly Mutant[] = [
     tests: tests('test/idempotency/interleavings.test.ts', 'keep the promises in every interleaving'),
   },
   {
+    name: 'record-late-claim-takes-the-lease',
+    breaks:
+      'a claim that is executed late takes the lease from a later one of its owner, whose handler runs (memory and Postgres)',
+    file: RECORD,
+    from: 'return claim.sequence < sequence ? retryAfterMs(0, nowUs, leaseMs) : undefined',
+    to: 'return undefined',
+    tests: tests(CONTRACT, 'MemoryIdempotencyStore changes nothing for a claim that comes late'),
+  },
+  {
+    name: 'redis-late-claim-takes-the-lease',
+    breaks: 'the same in the Lua',
+    file: CLAIM,
+    from: 'if had > sequence then return wait(0) end',
+    to: '',
+    tests: tests(CONTRACT, 'RedisIdempotencyStore on a lent client changes nothing for a claim that comes late'),
+  },
+  {
     name: 'record-frozen-claim-takes-over',
     breaks:
       'a claim that lay in a frozen store takes a message from its owner, who had no chance to renew (memory and Postgres)',
