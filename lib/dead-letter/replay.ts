@@ -255,9 +255,7 @@ class Replay {
     if (!ofLetter(error)) this.#trouble ??= error
     const missing = error instanceof PublishFailed && error.outcome === 'returned'
     const told = missing
-      ? new ResourceMissing(`queue "${to}"`, `queue "${to}" does not exist: say with "to" where it shall go`, {
-          cause: error,
-        })
+      ? new ResourceMissing(`queue "${to}"`, `queue "${to}" does not exist: ${wayOut(chosen)}`, { cause: error })
       : error
     this.#tell(() => ({ letter: chosen.letter, to, outcome: 'failed', error: told }))
     this.#window.leave(chosen.taken.raw.content.length)
@@ -297,6 +295,13 @@ class Replay {
 /** Nothing is wrong but this letter, or where it is to go. */
 export function ofLetter(error: Error): boolean {
   return error instanceof MessageInvalid || (error instanceof PublishFailed && !error.retryable)
+}
+
+/** Where a letter says itself to which queue it belongs, no "to" leads it elsewhere. */
+function wayOut({ taken }: Chosen): string {
+  return targetOf(taken.raw) === undefined
+    ? 'say with "to" where it shall go'
+    : 'the letter belongs there, so start its consumer, which declares it'
 }
 
 function idOf({ taken }: Chosen): string | undefined {
