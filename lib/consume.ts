@@ -249,7 +249,8 @@ function topologyOf(queue: string, options: ConsumeOptions, policy: RetryPolicy)
 }
 
 function outletOf(queue: string, { declarer, publisher, service, host }: Surroundings): Outlet {
-  const publish = (copy: Encoded) => publisher.publish(copy, { mandatory: true, deadlineMs: 30_000 })
+  const publish = (copy: Encoded, hasShorter: boolean) =>
+    publisher.publish(copy, { mandatory: true, deadlineMs: 30_000, hasShorter })
   const restored = async <T>(publish: () => Promise<T>): Promise<void> => {
     try {
       await publish()

@@ -44,3 +44,8 @@ export function whyLate(pending: Pending, problem: string | undefined): string {
     ? `${waited} without an answer from the broker`
     : `${waited} ${WAITED_FOR[pending.phase]}`
 }
+
+/** Its properties and headers are larger than a client or the broker takes; with less in them it may be sent. */
+export function isTooLarge(error: unknown): boolean {
+  return error instanceof PublishFailed && error.outcome === 'not-sent' && error.cause instanceof RangeError
+}

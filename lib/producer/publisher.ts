@@ -15,7 +15,7 @@ import { Deadlines } from './deadlines.ts'
 import type { Encoded } from './encode.ts'
 import { ExchangeCheck } from './exchange-check.ts'
 import { type Asked, type Failure, named, Pending, type PublishEnd } from './pending.ts'
-import { NACKED, publishFailed, whyLate } from './publish-failure.ts'
+import { isTooLarge, NACKED, publishFailed, whyLate } from './publish-failure.ts'
 import { PublisherChannel } from './publisher-channel.ts'
 
 /** How one publish goes. */
@@ -27,6 +27,8 @@ export interface SendOptions {
   readonly signal?: AbortSignal | undefined
   /** A nack (a full queue) ends it at once, for a caller who tries again in his own time. Default: it is sent again until the deadline. */
   readonly failsOnNack?: boolean
+  /** Headers too large to be sent are told to the caller alone, who tries a shorter copy. Default: as any failure. */
+  readonly hasShorter?: boolean | undefined
 }
 
 /** A confirmed and routed publish. */
@@ -54,12 +56,18 @@ interface Taken {
 /** A publish, and who asked for it. */
 class Publish extends Pending {
   readonly asker: Asker
+  readonly hasShorter: boolean
   abortGroup: AbortGroup | undefined = undefined
   readonly #settled: (publish: Publish, end: PublishEnd) => void
 
-  constructor(asked: Asked, asker: Asker, settled: (publish: Publish, end: PublishEnd) => void) {
+  constructor(
+    asked: Asked & Pick<SendOptions, 'hasShorter'>,
+    asker: Asker,
+    settled: (publish: Publish, end: PublishEnd) => void,
+  ) {
     super(asked)
     this.asker = asker
+    this.hasShorter = asked.hasShorter === true
     this.#settled = settled
   }
 
@@ -205,8 +213,8 @@ export class Publisher {
   }
 
   #enqueue(asker: Asker, message: Encoded, options: SendOptions, { at, late }: Taken): void {
-    const { mandatory, deadlineMs, signal, failsOnNack } = options
-    const asked = { message, mandatory, startedAt: at, deadlineAt: at + deadlineMs, failsOnNack }
+    const { mandatory, deadlineMs, signal, failsOnNack, hasShorter } = options
+    const asked = { message, mandatory, startedAt: at, deadlineAt: at + deadlineMs, failsOnNack, hasShorter }
     const publish = new Publish(asked, asker, this.#settled)
     const refusal = this.#refusal(publish, late, signal)
     if (refusal) {
@@ -313,7 +321,8 @@ export class Publisher {
       publish.asker.confirmed({ outcome: 'confirmed', messageId, transactionId, sends: publish.sends })
     } else {
       const error = publishFailed(publish, end)
-      events.emit('publish.failed', { ...named(publish), outcome: end.outcome, error })
+      if (!publish.hasShorter || !isTooLarge(error))
+        events.emit('publish.failed', { ...named(publish), outcome: end.outcome, error })
       publish.asker.failed(error)
     }
     this.#backpressure.changed()

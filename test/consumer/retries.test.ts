@@ -66,14 +66,17 @@ describe('consumer: retries', function () {
     const url = new URL(amqpUrl())
     url.searchParams.set('frameMax', String(FRAME_BYTES))
     const surehop = await connected({ amqp: url.href })
-    const attempts = new Tally<number>()
+    const [attempts, failed, messageId] = [new Tally<number>(), new Tally<string>(), v7()]
+    const stop = onEvent('publish.failed', (data) => data.messageId === messageId && failed.add(data.outcome))
     await surehop.consume(queue, { retry: { attempts: 2, backoff: QUICK } }, (_, { attempt }) => {
       attempts.add(attempt)
       throw new RangeError('out of stock '.repeat(100))
     })
-    await sendRaw(queue, '{}', { messageId: v7(), headers: { note: 'x'.repeat(FRAME_BYTES - 1_000) } })
+    await sendRaw(queue, '{}', { messageId, headers: { note: 'x'.repeat(FRAME_BYTES - 1_000) } })
     const [letter] = await taken(`${queue}.dead`)
+    stop()
     expect(attempts.seen).to.deep.equal([1, 2])
+    expect(failed.seen, 'a copy that was too long is no failure').to.deep.equal([])
     const { headers } = letter!.properties
     expect(headers).to.include({ [HEADER.reason]: 'failed 2 times', [HEADER.errorType]: 'RangeError' })
     expect(headers![HEADER.errorMessage]).to.match(/^out of stock/)
