@@ -47,13 +47,13 @@ async function list(session: Session, flags: Flags, queue: string): Promise<numb
   }
   shown += await flush(output, rows)
   interrupted.throwIfAborted()
-  if (cutOff) output.note(await more(letters, options))
+  if (cutOff) output.note(await more(letters, options.archive))
   if (shown === 0 && !flags.json) output.note(`No ${flags.archive ? 'discarded' : 'dead'} letters${narrowed(flags)}.`)
   return EXIT.done
 }
 
-async function more(letters: ReturnType<Session['letters']>, options: { archive?: boolean }): Promise<string> {
-  const count = await letters.count(options)
+async function more(letters: ReturnType<Session['letters']>, archive: boolean): Promise<string> {
+  const count = await letters.count({ archive })
   return `\nThe first ${PAGE}, of ${plural(Math.max(count, PAGE + 1), 'letter')} in the queue. --limit shows more, --where and --since choose.`
 }
 
