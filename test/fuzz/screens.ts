@@ -60,8 +60,9 @@ export async function moreScreens(outbox: OutboxWorld, transactions: Transaction
     ...(await rowRuns(outbox, shown)),
     ...addressed(wrong('DATABASE_URL', process.env), 'outbox', 'list', '--database'),
     ...(await transactionRuns(transactions, shown)),
-    ...addressed(wrong('DATABASE_URL', process.env), 'transactions', 'list', transactions.name, '--database'),
-    ...addressed(wrong('REDIS_URL', process.env), 'transactions', 'list', transactions.name, '--redis'),
+    // All of them: the oldest, a page of a person, may be such that there is nothing to ask a decision store about.
+    ...addressed(wrong('DATABASE_URL', process.env), 'transactions', 'list', transactions.name, ...ALL, '--database'),
+    ...addressed(wrong('REDIS_URL', process.env), 'transactions', 'list', transactions.name, ...ALL, '--redis'),
   ])
 }
 
