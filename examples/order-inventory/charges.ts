@@ -6,8 +6,8 @@
  * once; a transaction that was refused is never charged afterwards. All of it holds for one process at a time. Does NOT promise
  * to survive a power cut: nothing here waits for the disk.
  */
-import { ftruncateSync, openSync, readFileSync } from 'node:fs'
-import { append, wholeLines } from './lines.ts'
+import { readFileSync } from 'node:fs'
+import { append, opened, wholeLines } from './lines.ts'
 
 export interface Charge {
   readonly orderId: string
@@ -24,11 +24,8 @@ export class Charges {
 
   /** Opens or creates the file. */
   constructor(path: string) {
-    this.#file = openSync(path, 'a+')
-    const content = readFileSync(path)
-    const { values, bytes } = wholeLines<Charge>(content)
-    if (bytes < content.length) ftruncateSync(this.#file, bytes)
-    for (const charge of values) this.#remember(charge)
+    this.#file = opened(path)
+    for (const charge of wholeLines<Charge>(readFileSync(path)).values) this.#remember(charge)
   }
 
   /** The charge of an order, if it was charged. */

@@ -2,9 +2,8 @@
  * What happened to a service's messages, one line each, written as it happens, so that kill -9 loses none: what the library told
  * through its named events, and that a handler began. For the screen only: the books are made of what was done, not of what was told.
  */
-import { openSync } from 'node:fs'
 import { type EventName, type Middleware, onEvent } from '../../lib/index.ts'
-import { append } from './lines.ts'
+import { append, opened } from './lines.ts'
 
 /**
  * `duplicate`: a copy of a message that was done. `superseded`: a copy of one that is a dead letter. Both were dropped.
@@ -39,7 +38,7 @@ export class Diary {
   readonly #file: number
 
   constructor(path: string) {
-    this.#file = openSync(path, 'a')
+    this.#file = opened(path)
     for (const [event, what] of TOLD)
       onEvent(event, (data) => this.note(what, data as { messageId: string; transactionId: string }))
     onEvent('message.duplicate', (data) => this.note(data.why === 'superseded' ? 'superseded' : 'duplicate', data))

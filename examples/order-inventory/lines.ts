@@ -1,5 +1,14 @@
 /** Files of JSON lines that only grow. */
-import { writeSync } from 'node:fs'
+import { ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+
+/** Opens or creates one to append to, without the half line that a crash may have left: another would be written behind it. */
+export function opened(path: string): number {
+  const file = openSync(path, 'a+')
+  const content = readFileSync(path)
+  const { bytes } = wholeLines(content)
+  if (bytes < content.length) ftruncateSync(file, bytes)
+  return file
+}
 
 /** One line, one write. */
 export function append(file: number, value: object): void {

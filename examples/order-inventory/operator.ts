@@ -3,11 +3,12 @@ import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import type { Letter } from './books.ts'
 
+const EXIT = { done: 0, partly: 1 } as const
 const COMMAND = fileURLToPath(new URL('../../bin/cli.ts', import.meta.url))
 
-/** What a command printed, results and remarks. @throws Error with it, when the command fails */
-export async function surehop(args: readonly string[], columns: number): Promise<string> {
-  return (await run(args, { COLUMNS: String(columns) })).all
+/** What a command printed, results and remarks, and whether it did all it was to do. @throws Error with it, when the command fails */
+export async function surehop(args: readonly string[], columns: number): Promise<Pick<Printed, 'all' | 'done'>> {
+  return run(args, { COLUMNS: String(columns) }, [EXIT.done, EXIT.partly])
 }
 
 /** All dead letters of a queue. */
@@ -21,9 +22,14 @@ interface Printed {
   readonly out: string
   /** On standard error as well, as it came. */
   readonly all: string
+  readonly done: boolean
 }
 
-async function run(args: readonly string[], settings: Readonly<Record<string, string>> = {}): Promise<Printed> {
+async function run(
+  args: readonly string[],
+  settings: Readonly<Record<string, string>> = {},
+  welcome: readonly number[] = [EXIT.done],
+): Promise<Printed> {
   const child = spawn(process.execPath, ['--import', 'tsx', COMMAND, ...args], {
     env: { ...process.env, ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -40,6 +46,6 @@ async function run(args: readonly string[], settings: Readonly<Record<string, st
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject).once('close', resolve)
   })
-  if (code !== 0) throw new Error(`surehop ${args.join(' ')} ended with exit code ${code}:\n${all}`)
-  return { out, all }
+  if (!welcome.includes(code ?? -1)) throw new Error(`surehop ${args.join(' ')} ended with exit code ${code}:\n${all}`)
+  return { out, all, done: code === EXIT.done }
 }

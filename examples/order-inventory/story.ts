@@ -35,7 +35,8 @@ export class Story {
     const { orders, trouble, tally } = this.#shop
     await Promise.all([this.#place(perSecond), this.#until(() => this.#placed && tally.open.length === 0)])
     await trouble.over()
-    await orders.ask('placeAgain', this.#placing)
+    // A kill may be noticed only now.
+    await orders.insist('placeAgain', this.#placing)
     await this.#until(() => this.#settled)
     this.#dead = tally.dead
     this.#screen.settle()
@@ -93,8 +94,12 @@ export class Story {
     await this.#command('dead', 'discard', queue, '--where', `not ${IS_ORDER}`, '--yes')
   }
 
-  #replay(queue: string, ...which: string[]): Promise<void> {
-    return this.#command('dead', 'replay', queue, ...which, '--yes')
+  /** A replay stops when too many fail again, be it by a machine that stands still: an operator waits, and goes on. The books decide. */
+  async #replay(queue: string, ...which: string[]): Promise<void> {
+    for (let times = 0; times < MOST_REPLAYS; times++) {
+      if (await this.#tried('dead', 'replay', queue, ...which, '--yes')) return
+      await this.#until(() => this.#settled)
+    }
   }
 
   /** In plain words. */
@@ -161,13 +166,21 @@ export class Story {
   }
 
   async #command(...args: string[]): Promise<void> {
+    if (!(await this.#tried(...args))) throw new Error(`surehop ${args.join(' ')} did not do all it was to do`)
+  }
+
+  /** @returns whether it did all it was to do */
+  async #tried(...args: string[]): Promise<boolean> {
     const typed = args.map((arg) => (/[ "]/.test(arg) ? `'${arg}'` : arg))
     this.#screen.raw(`  $ surehop ${typed.join(' ')}`)
-    const printed = (await surehop(args, this.#screen.columns - 2)).trimEnd()
-    this.#screen.raw(`${printed.replace(/^(?=.)/gm, '  ')}\n`)
+    const { all, done } = await surehop(args, this.#screen.columns - 2)
+    this.#screen.raw(`${all.trimEnd().replace(/^(?=.)/gm, '  ')}\n`)
+    return done
   }
 }
 
+/** So often is one queue replayed. */
+const MOST_REPLAYS = 3
 /** How orders are told from poison, in the command's filter language. */
 const IS_ORDER = `id=${placedId('*')}`
 const NO_POISON = { ids: [], nameless: 0 }

@@ -1,6 +1,6 @@
 /**
  * Runs the three services as processes of their own, and restarts one that died. Promises: what it started ends with it; a service that
- * cannot start, or dies again and again, is an error with what the service printed.
+ * cannot start, tried more than once, or dies again and again, is an error with what the service printed.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,6 +9,8 @@ import type { ServiceName } from './tally.ts'
 
 /** A service that dies more often than this is broken, not unlucky. */
 const MOST_CRASHES = 20
+/** And one that cannot start so often: a machine that stands still for seconds makes a relay give up on its database. */
+const MOST_STARTS = 3
 const CLOSE_WITHIN_MS = 8_000
 const KEPT_OUTPUT_CHARS = 4_000
 
@@ -83,6 +85,7 @@ export class Service {
 
   /** Ends the running version in good order and starts another one. */
   async deploy(settings: readonly string[]): Promise<void> {
+    await this.#ready
     await this.close()
     this.#closing = false
     this.#settings = settings
@@ -104,6 +107,13 @@ export class Service {
   }
 
   async #start(): Promise<void> {
+    for (let starts = 1; !(await this.#launched()); starts++)
+      if (this.#closing || starts === MOST_STARTS)
+        throw new Error(`the ${this.#parts.name} service could not start${this.#printed()}`)
+  }
+
+  /** @returns false when it ended before it was ready */
+  async #launched(): Promise<boolean> {
     const { name, run, folder } = this.#parts
     const file = fileURLToPath(new URL(`./${name}.ts`, import.meta.url))
     const child = fork(file, [run, folder, ...this.#settings], {
@@ -118,10 +128,10 @@ export class Service {
       })
     const gone = once(child, 'exit')
     const [first] = await Promise.race([once(child, 'message'), gone])
-    if ((first as { ready?: true } | null)?.ready !== true)
-      throw new Error(`the ${name} service could not start${this.#printed()}`)
+    if ((first as { ready?: true } | null)?.ready !== true) return false
     this.#isReady = true
     void gone.then(([code, signal]) => this.#died(signal ?? `exit code ${code}`))
+    return true
   }
 
   #died(how: string): void {

@@ -57,7 +57,7 @@ class Demo {
 }
 
 describe('the demo', function () {
-  this.timeout(180_000)
+  this.timeout(900_000)
   this.slow(60_000)
   let folder: string
   beforeEach(async () => {
