@@ -93,7 +93,7 @@ export function listOf(rule: Rule, least = 0): Rule {
  * @throws InvalidOption naming the option, what was expected and what came
  */
 export function checkOptions(where: string, given: unknown, rules: Rules): void {
-  if (object(given)) throw new InvalidOption(`${where}: expected options to be an object, got ${show(given)}`)
+  if (object(given)) throw noOptions(where, given, rules)
   const options = given as Record<string, unknown>
   for (const name of Object.keys(options))
     if (!Object.hasOwn(rules, name)) throw unknownOption(where, name, rules, options)
@@ -109,11 +109,13 @@ function checkOne(where: string, name: string, value: unknown, rule: Rule): void
 function unknownOption(where: string, name: string, rules: Rules, options: object): InvalidOption {
   // A pool or a store in place of `{ pool }` has fields of its own, which say nothing to whoever gave it.
   const kind: unknown = options.constructor
-  if (typeof kind === 'function' && kind !== Object)
-    return new InvalidOption(
-      `${where}: expected options such as { ${Object.keys(rules).slice(0, 3).join(', ')} }, got ${show(options)}`,
-    )
+  if (typeof kind === 'function' && kind !== Object) return noOptions(where, options, rules)
   return new InvalidOption(`${where}: unknown option "${name}", ${hintAt(name, Object.keys(rules))}`)
+}
+
+function noOptions(where: string, given: unknown, rules: Rules): InvalidOption {
+  const some = Object.keys(rules).slice(0, 3).join(', ')
+  return new InvalidOption(`${where}: expected options such as { ${some} }, got ${show(given)}`)
 }
 
 /** A guess at a misspelt name, else all that there are: `did you mean "prefetch"?` */

@@ -42,7 +42,7 @@ describe('options', () => {
     expect(complaint({ name: 'a', jitter: 'half' })).contain('one of full, none, got "half"')
     expect(complaint({})).contain('expected name to be a non-empty string of at most 8 bytes, got nothing')
     expect(complaint({ name: 'ééééé' })).contain('at most 8 bytes')
-    expect(complaint('x')).contain('expected options to be an object, got "x"')
+    expect(complaint('x')).equal('consume("orders"): expected options such as { prefetch, name, jitter }, got "x"')
     expect(complaint(null)).contain('got null')
     expect(complaint([])).contain('got an array of 0')
   })
