@@ -85,7 +85,8 @@ describe('a relay, whatever its database goes through', function () {
 
   it('leaves few statements behind at Postgres while the whole table is locked, and goes on afterwards', async () => {
     await using own = await freshSchema({ max: 10, application_name: r.name })
-    const relay = await r.relay({ pool: own.pool, pollMs: 20, leaseMs: 300 })
+    await own.pool.query('SELECT 1')
+    const relay = await r.relay({ pool: own.pool, pollMs: 20, leaseMs: 600 })
     const paused = r.event('relay.state', ({ to }) => to === 'paused')
     const locker = await r.pool.connect()
     await locker.query('BEGIN')
@@ -139,8 +140,8 @@ describe('a relay, whatever its database goes through', function () {
   })
 
   it('sends although somebody has emptied the tables of shards and relays', async () => {
-    await r.relay({ pollMs: 20, leaseMs: 600 })
-    await r.relay({ pollMs: 20, leaseMs: 600 })
+    await r.relay({ pollMs: 20, leaseMs: 1_500 })
+    await r.relay({ pollMs: 20, leaseMs: 1_500 })
     await r.add({ queue, body: 1 })
     await arrivals.count(1)
     await allGone()

@@ -65,7 +65,8 @@ describe('relays that share an outbox', function () {
     const first = await r.relay(options)
     await add(400)
     const [second, third] = [await r.relay(options), await r.relay(options)]
-    while ((await shares()).length < 3) await add(200)
+    // Few from then on: a machine on which relays are slow to share would have more to send than it can in time.
+    while ((await shares()).length < 3) await add(next < 4_000 ? 200 : 1)
     await add(400)
     await Promise.all([first.close(), add(400)])
     await Promise.all([third.close(), add(400)])
@@ -98,7 +99,7 @@ describe('relays that share an outbox', function () {
 
   it('go on without one that is frozen beyond its lease; what it sends when it wakes are copies, and it holds nothing back', async () => {
     const arrivals = await r.arrivals(queue)
-    const options = { leaseMs: 700, pollMs: 20, keepSentMs: 3_600_000 }
+    const options = { leaseMs: 1_500, pollMs: 20, keepSentMs: 3_600_000 }
     const frozen = await child(options)
     await r.add(...numbers(3_000).map((body) => ({ queue, key: `k${body % 50}`, body })))
     await arrivals.count(100)
