@@ -3,6 +3,7 @@
 import { expect } from 'chai'
 import { Pool, type PoolConfig } from 'pg'
 import { runWithin } from '../../lib/sql/client.ts'
+import { isAnswer } from '../../lib/sql/given-up.ts'
 import { freshSchema, type Schema } from '../support/database.ts'
 import { eventually } from '../support/eventually.ts'
 import { startProxy } from '../support/tcp-proxy.ts'
@@ -101,6 +102,12 @@ describe('a statement that is given up on', function () {
     expect(rows).deep.equal([{ n: 100 }])
     await proxy.close()
     await pool.end()
+  })
+
+  it('was not ended by the server where a pooler says that the line is lost, or nobody says anything', () => {
+    expect(isAnswer({ severity: 'ERROR', code: '57014' })).equal(true)
+    expect(isAnswer({ severity: 'FATAL', code: '08P01' })).equal(false)
+    for (const said of [new Error('Query read timeout'), undefined]) expect(isAnswer(said)).equal(false)
   })
 
   it('leaves the settings of a connection as they were', async () => {
