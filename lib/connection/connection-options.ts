@@ -64,11 +64,16 @@ function checkHeartbeat(url: string): void {
 }
 
 function checkUrl(url: string): void {
-  const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol) && new URL(url).hostname !== ''
+  const ok = URL.canParse(url) && /^amqps?:$/.test(new URL(url).protocol) && isWhole(new URL(url))
   if (ok) return
   throw new InvalidOption(
     // No "@" behind the address: where passwords are left out of what is printed, all up to it would be.
     'expected amqp to be a URL, with characters such as / # ? % @ of a password percent-encoded (see encodeURIComponent()), like ' +
       'amqp://user:password@host:5672/vhost, got something else (not shown: it may hold a password)',
   )
+}
+
+/** Of `amqp://user:p@ss/word@host`, the host would be `ss`: the rest of the password is asked of name servers, and told. */
+function isWhole({ hostname, pathname, search, hash }: URL): boolean {
+  return hostname !== '' && !`${pathname}${search}${hash}`.includes('@')
 }

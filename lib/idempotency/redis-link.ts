@@ -228,9 +228,14 @@ function checkedUrl(url: unknown): string {
   )
 }
 
-/** ioredis decodes the password, and throws at a "%" that stands for itself. */
+/**
+ * ioredis decodes the password, and throws at a "%" that stands for itself. An "@" behind the host is one of a password whose "/" was
+ * not encoded: half of it would be the host, and be told.
+ */
 function isRedisUrl(url: string): boolean {
   if (!URL.canParse(url) || !/^rediss?:$/.test(new URL(url).protocol)) return false
+  const { pathname, search, hash } = new URL(url)
+  if (`${pathname}${search}${hash}`.includes('@')) return false
   try {
     decodeURIComponent(new URL(url).username)
     decodeURIComponent(new URL(url).password)

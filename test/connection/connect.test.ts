@@ -60,7 +60,13 @@ describe('connect', () => {
   })
 
   it('refuses a URL it cannot read, without showing it', async () => {
-    for (const amqp of [`amqp://guest:${SECRET}@localhost`, 'http://localhost', 'localhost:5672', 'amqp://', 'x']) {
+    const halved = [
+      'amqp://guest:p@ss@w/ord@localhost',
+      'amqp://guest:p@ss@w?x@localhost',
+      'amqp://g:p@ss@w#x@localhost/v',
+    ]
+    const others = [`amqp://guest:${SECRET}@localhost`, 'http://localhost', 'localhost:5672', 'amqp://', 'x']
+    for (const amqp of [...halved, ...others]) {
       const error = await failure(connect({ amqp, service: 'test' }))
       expect(error, amqp).instanceOf(InvalidOption)
       expect(error.message).contain('amqp://user:password@host:5672/vhost').and.not.contain('ss@w')

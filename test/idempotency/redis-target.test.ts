@@ -37,6 +37,7 @@ describe('the Redis store takes', () => {
     for (const target of [
       'http://:geheim@127.0.0.1',
       'redis://:geheim%@127.0.0.1',
+      'redis://:p@geheim/x@127.0.0.1',
       'geheim',
       { url: 7 },
       {},
