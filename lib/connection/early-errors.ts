@@ -5,7 +5,8 @@
  * Promises: a connection that failed so has ended, like any other, and its error is known.
  * Does NOT promise so of a process's first connection where amqplib was bundled, or not loaded by Node: it shows us amqplib's class then.
  */
-import { createRequire } from 'node:module'
+// Under a name of our own: bundles often begin with a `createRequire` of theirs, and two would be none.
+import { createRequire as requireFrom } from 'node:module'
 
 /** What our connections call themselves: those of others that use amqplib are left alone. */
 export const PRODUCT = 'surehop'
@@ -25,7 +26,7 @@ const errors = new WeakMap<object, Error>()
 /** Changes how connections of each amqplib that is loaded open from now on. */
 export function listenToLoaded(): void {
   // Whoever asks, the cache is the same.
-  for (const [path, module] of Object.entries(createRequire(process.execPath).cache ?? {})) {
+  for (const [path, module] of Object.entries(requireFrom(process.execPath).cache ?? {})) {
     if (!FILE.test(path)) continue
     const { Connection } = (module?.exports ?? {}) as { readonly Connection?: { readonly prototype?: Opening } }
     if (Connection?.prototype) listen(Connection.prototype)
