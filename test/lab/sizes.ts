@@ -4,7 +4,7 @@ import type { Size } from './rounds.ts'
 
 const MINUTE_MS = 60_000
 
-/** A million messages over all rows, in about half an hour on two cores. */
+/** More than a million messages over all rows, in about an hour and a quarter on two cores. */
 export const FULL: Size = {
   messages: 24_500,
   turns: 3,
